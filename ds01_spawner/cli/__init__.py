@@ -1,0 +1,1 @@
+"""The command line, `ds01-spawner`: one module for each command."""

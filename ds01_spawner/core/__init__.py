@@ -1,0 +1,1 @@
+"""The rules, pure: no docker, NVML, hub, clock, randomness or files."""

@@ -1,0 +1,231 @@
+"""plan -> container create body, labels included: every limit is in this one call.
+
+The body is the engine API's own (`POST /containers/create`), so that what `render` shows is what
+is sent. Nothing here asks the host anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ds01_spawner.core.devices import Device
+
+SCHEMA = "1"
+CPU_PERIOD_NS = 1_000_000_000
+NO_DEVICE = "void"
+DEVICE_CAPABILITIES = [["gpu", "compute", "utility"]]
+# What decides which devices and libraries a process sees is never the user's nor the admin's env.
+RESERVED_ENV = (
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "AMD_VISIBLE_DEVICES",
+    "LD_PRELOAD",
+    "LD_AUDIT",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume by name, or a folder of the host by absolute path."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The engine's word for it."""
+        return "bind" if self.source.startswith("/") else "volume"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The limits of one container, all applied: sizes in bytes, no None but where it says so."""
+
+    cpus: float | None  # None: the policy and the host set no limit
+    memory: int | None
+    memory_swap: int | None  # memory and swap together
+    shm_size: int | None
+    pids_limit: int
+    tmp_size: int
+    log_size: int
+    log_files: int
+    open_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """All that the create call says, resolved."""
+
+    name: str
+    hub: str
+    user: str
+    server: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    uid: int
+    gid: int
+    home: str
+    resources: Resources
+    network: str
+    mounts: tuple[Mount, ...]
+    work_mount: str
+    lease: str
+    generation: int
+    framework: str
+    version: str
+    architecture: str
+    catalog_image: str
+    recipe: str
+    project: str
+    created_at: datetime
+    devices: tuple[Device, ...] = ()
+    units: int = 0
+    simulated: bool = False
+    hours: float | None = None  # how long the server may run
+    cgroup_parent: str = ""
+    extra_labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def create_body(plan: ContainerPlan) -> dict[str, Any]:
+    """The body of the create call. Deterministic: equal plans give equal bodies."""
+    host = _host_config(plan)
+    return {
+        "Image": plan.image,
+        "Cmd": list(plan.command),
+        "Entrypoint": [],
+        "Env": [f"{key}={value}" for key, value in sorted(_environment(plan).items())],
+        "User": f"{plan.uid}:{plan.gid}",
+        "WorkingDir": plan.home,
+        "Labels": labels(plan),
+        "OpenStdin": False,
+        "Tty": False,
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": host,
+    }
+
+
+def _host_config(plan: ContainerPlan) -> dict[str, Any]:
+    limits = plan.resources
+    host: dict[str, Any] = {
+        "NetworkMode": plan.network,
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "Init": True,
+        "PidsLimit": limits.pids_limit,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+        ],
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": str(limits.log_size), "max-file": str(limits.log_files)},
+        },
+        "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,size={limits.tmp_size},mode=1777"},  # noqa: S108
+        "Mounts": [
+            {"Type": m.kind, "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
+            for m in plan.mounts
+        ],
+    }
+    if limits.cpus is not None:
+        host["NanoCpus"] = round(limits.cpus * CPU_PERIOD_NS)
+    if limits.memory is not None:
+        host["Memory"] = limits.memory
+        host["MemorySwap"] = limits.memory_swap or limits.memory
+    if limits.shm_size is not None:
+        host["ShmSize"] = limits.shm_size
+    if plan.cgroup_parent:
+        host["CgroupParent"] = plan.cgroup_parent
+    if plan.devices and not plan.simulated:
+        # One request with all UUIDs: of two requests, engines up to 28 keep only the second.
+        host["DeviceRequests"] = [
+            {
+                "Driver": "nvidia",
+                "DeviceIDs": [device.uuid for device in plan.devices],
+                "Capabilities": DEVICE_CAPABILITIES,
+            }
+        ]
+    return host
+
+
+def _environment(plan: ContainerPlan) -> dict[str, str]:
+    env = {key: value for key, value in plan.environment.items() if key not in RESERVED_ENV}
+    uuids = ",".join(device.uuid for device in plan.devices)
+    env["NVIDIA_VISIBLE_DEVICES"] = uuids or NO_DEVICE
+    if not plan.devices:
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    env["HOME"] = plan.home
+    env["USER"] = env["LOGNAME"] = plan.user
+    return env
+
+
+def labels(plan: ContainerPlan) -> dict[str, str]:
+    """Every reserved label, set here so that none is inherited from an image.
+
+    The names are those that DS01's and AIME's tools read (`ds01.*`, `aime.mlc.*`); AIME's reader
+    splits at commas, so its values have none.
+    """
+    uuids = [device.uuid for device in plan.devices]
+    name = plan.project if not plan.server else f"{plan.project}-{plan.server}"
+    framework = f"{plan.framework}-{plan.version}"
+    ours = {
+        "ds01.hub": plan.hub,
+        "ds01.schema": SCHEMA,
+        "ds01.server": plan.server,
+        "ds01.lease": plan.lease,
+        "ds01.lease_generation": str(plan.generation),
+        "ds01.units": str(plan.units),
+        "ds01.hours": "" if plan.hours is None else f"{plan.hours:g}",
+        "ds01.recipe": plan.recipe,
+        "ds01.simulated": "true" if plan.simulated else "false",
+    }
+    ds01 = {
+        "ds01.user": plan.user,
+        "ds01.managed": "true",
+        "ds01.interface": "jupyterhub",
+        "ds01.container_type": "atomic",
+        "ds01.name": name,
+        "ds01.project": plan.project,
+        "ds01.framework": framework,
+        "ds01.arch": plan.architecture,
+        "ds01.image": plan.catalog_image,
+        "ds01.custom_image": plan.image,
+        "ds01.gpus": str(len(uuids)),
+        "ds01.gpu.allocated": ",".join(str(d.index) for d in plan.devices),
+        "ds01.gpu.slots": ",".join(str(d.index) for d in plan.devices),
+        "ds01.gpu.slot_count": str(len(uuids)),
+        "ds01.gpu.uuid": uuids[0] if len(uuids) == 1 else "",
+        "ds01.gpu.uuids": ",".join(uuids),
+        "ds01.created_at": plan.created_at.isoformat(),
+        "ds01.work_mount": plan.work_mount,
+        "ds01.data_mount": "-",
+        "ds01.models_mount": "-",
+        "ds01.protected": "false",
+        "ds01.monitoring": "false",
+    }
+    aime = {
+        "aime.mlc": plan.user,
+        "aime.mlc.USER": plan.user,
+        "aime.mlc.NAME": name,
+        "aime.mlc.ARCH": plan.architecture,
+        "aime.mlc.MLC_VERSION": "4",
+        "aime.mlc.WORK_MOUNT": plan.work_mount,
+        "aime.mlc.DATA_MOUNT": "-",
+        "aime.mlc.MODELS_MOUNT": "-",
+        "aime.mlc.FRAMEWORK": framework,
+        "aime.mlc.GPUS": str(len(uuids)),
+    }
+    no_commas = {key: value.replace(",", " ") for key, value in aime.items()}
+    return {**plan.extra_labels, **no_commas, **ds01, **ours}

@@ -1,0 +1,147 @@
+"""The readers of single option fields: a value as it was sent -> a value that is allowed.
+
+Each raises `Wrong` with what is wrong and what is allowed instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.packages import apt_problem, pip_requirement
+from ds01_spawner.core.policy import PackageRules
+from ds01_spawner.core.units import format_hours, format_size, parse_size
+
+MAX_PROJECT = 40
+MAX_GPUS = 16
+MIN_MEMORY = 256 << 20
+MIN_HOURS = 1 / 60
+_MAX_SHOWN = 60
+
+
+class Wrong(Exception):
+    """One field's problem, on its way to the list."""
+
+    def __init__(self, problem: str, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.allowed = allowed
+
+
+def shown(value: object) -> str:
+    """A value as the person wrote it, bounded and without control characters."""
+    text = value if isinstance(value, str) else json.dumps(value, default=repr)
+    text = "".join(c if c.isprintable() else " " for c in text[: _MAX_SHOWN + 1])
+    return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…")
+
+
+def gpu_count(value: object, limits: Limits, has_gpus: bool) -> int:
+    """How many devices, none included."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_GPUS:
+        raise Wrong(f"{shown(value)} is not a number of GPUs.", (f"0 to {MAX_GPUS}",))
+    if value and not has_gpus:
+        raise Wrong("this server has no GPU to give out.", ("0",))
+    most = limits.max_gpu_slots_per_container
+    if most is not None and value > most:
+        raise Wrong(f"you may have at most {most} in one server.", (f"0 to {most}",))
+    if value and limits.gpu_units == 0:
+        raise Wrong("your policy gives you no GPU.", ("0",))
+    return value
+
+
+def gpu_kind(value: object, limits: Limits, profiles: tuple[str, ...]) -> str:
+    """Which devices would do: any, whole ones, or one MIG profile of this host."""
+    full = ("full",) if limits.allow_full_gpu else ()
+    allowed = ("any", *full, *profiles)
+    if not isinstance(value, str) or value not in allowed:
+        raise Wrong(f"{shown(value)} is not a kind of GPU that you may have here.", allowed)
+    return value
+
+
+def bundles(value: object, offered: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Names of bundles, each once, in the order given."""
+    for name in _texts(value, max(len(offered), 1)):
+        if name not in offered:
+            raise Wrong(f"{shown(name)} is not a bundle.", tuple(offered))
+    return tuple(dict.fromkeys(_texts(value, max(len(offered), 1))))
+
+
+def pip(value: object, rules: PackageRules) -> tuple[str, ...]:
+    """Canonical requirements, sorted, each once."""
+    try:
+        return tuple(sorted({pip_requirement(t, rules) for t in _texts(value, rules.max_pip)}))
+    except ValueError as wrong:
+        raise Wrong(str(wrong)) from None
+
+
+def apt(value: object, rules: PackageRules) -> tuple[str, ...]:
+    """Names of system packages, sorted, each once."""
+    names = _texts(value, rules.max_apt)
+    for name in names:
+        problem = apt_problem(name, rules)
+        if problem:
+            raise Wrong(problem)
+    return tuple(sorted(set(names)))
+
+
+def project(value: object) -> str:
+    """A project's name: for people, the image's repository gets its slug."""
+    wrong = Wrong(
+        f"{shown(value)} is not a project name.",
+        (f"1 to {MAX_PROJECT} letters, digits, spaces, '-', '_' and '.', no '.' first",),
+    )
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_PROJECT or value != value.strip():
+        raise wrong
+    if value.startswith(".") or not all(c.isalnum() or c in "-_. " for c in value):
+        raise wrong
+    return value
+
+
+def cpus(value: object, limits: Limits) -> float:
+    """Cores of one server."""
+    return _at_most(value, 0.1, limits.max_cpus, "{:g} cores".format)
+
+
+def memory(value: object, limits: Limits) -> int:
+    """Bytes of one server; the options write them with a binary suffix, 16G is 16 GiB."""
+    if not isinstance(value, str):
+        raise Wrong(f"{shown(value)} is not a size.", ("a text such as 16G",))
+    try:
+        size = parse_size(value)
+    except ValueError:
+        raise Wrong(f"{shown(value)} is not a size.", ("a text such as 16G",)) from None
+    if size < MIN_MEMORY:
+        raise Wrong(f"{format_size(size)} is too little.", (f"at least {format_size(MIN_MEMORY)}",))
+    if limits.memory is not None and size > limits.memory:
+        raise Wrong(
+            f"{format_size(size)} is more than you may have.",
+            (f"at most {format_size(limits.memory)}",),
+        )
+    return size
+
+
+def hours(value: object, limits: Limits) -> float:
+    """How long the server may run, in hours."""
+    return _at_most(value, MIN_HOURS, limits.max_runtime_h, format_hours)
+
+
+def _texts(value: object, most: int) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Wrong(f"{shown(value)} is not a list of names.")
+    if len(value) > most:
+        raise Wrong(f"has {len(value)} entries.", (f"at most {most}",))
+    return value
+
+
+def _at_most(
+    value: object, least: float, most: float | None, told: Callable[[float], str]
+) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Wrong(f"{shown(value)} is not a number.")
+    if value < least:
+        raise Wrong(f"{value:g} is too little.", (f"at least {told(least)}",))
+    if most is not None and value > most:
+        raise Wrong(f"{value:g} is more than you may have.", (f"at most {told(most)}",))
+    return float(value)

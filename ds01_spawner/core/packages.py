@@ -1,0 +1,160 @@
+"""Package names as people write them -> names that a build can be given, or a sentence.
+
+Rules are PEP 508's through `packaging`, Debian's policy 5.6.1 for system packages, and what pip and
+apt would misread: pip takes `x.whl` for a file and expands `${HOME}`, apt takes `bash-` for "remove
+bash" and older ones `a.*` for a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+MAX_REQUIREMENT = 300
+MAX_APT_NAME = 80
+_MAX_SHOWN = 60
+# What is left of PEP 508 after `$`, `{`, `#`, `\\`, backtick and all that is not ASCII.
+_SAFE = re.compile(r"[A-Za-z0-9 ._,;:/@%?=<>!~+*()\[\]\"'&-]+")
+_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_ARCHIVE = re.compile(r"\.(whl|zip|egg|tar|tgz|tbz|txz|tlz|tar\.[a-z0-9]+)$", re.IGNORECASE)
+_VCS = re.compile(r"(git|hg|svn|bzr)\+", re.IGNORECASE)
+
+
+class Rules(Protocol):
+    """What of the policy's package rules is read here."""
+
+    @property
+    def allow_urls(self) -> bool:
+        """Whether `name @ https://…` is allowed."""
+
+    @property
+    def pip_allow(self) -> tuple[str, ...] | None:
+        """The only Python packages allowed; None: all."""
+
+    @property
+    def apt_allow(self) -> tuple[str, ...] | None:
+        """The only system packages allowed; None: all."""
+
+
+def pip_requirement(text: str, rules: Rules) -> str:
+    """The canonical form of one requirement: `Pandas >=2` is `pandas>=2`.
+
+    Raises ValueError, with a sentence, for whatever is no name with versions, extras or a marker.
+    """
+    told = _shown(text)
+    if len(text) > MAX_REQUIREMENT:
+        raise ValueError(f"{told} is longer than {MAX_REQUIREMENT} characters.")
+    line = re.sub(r"\s+#.*$", "", text.strip()) if text.isprintable() else text
+    why = _why_no_name(line)
+    if why:
+        raise ValueError(f"{told} {why}")
+    try:
+        parsed = Requirement(line)
+    except InvalidRequirement:
+        raise ValueError(
+            f"{told} is not a package; write a name, and versions if needed, such as pandas>=2."
+        ) from None
+    name = canonicalize_name(parsed.name)
+    if rules.pip_allow is not None and name not in map(canonicalize_name, rules.pip_allow):
+        raise ValueError(
+            f"{name} is not among the packages that the administrator allows: "
+            f"{', '.join(sorted(rules.pip_allow)) or 'none'}."
+        )
+    if parsed.url is not None:
+        _check_url(parsed.url, told, rules)
+    return _written(parsed)
+
+
+def combine(requirements: Iterable[str]) -> tuple[str, ...]:
+    """Canonical requirements sorted, one line for each name and marker.
+
+    `pandas` and `pandas>=2` become `pandas>=2`; pip before 20.3 refuses a name given twice.
+    """
+    merged: dict[tuple[str, str, str], Requirement] = {}
+    for text in requirements:
+        new = Requirement(text)
+        key = (canonicalize_name(new.name), str(new.marker or ""), new.url or "")
+        old = merged.setdefault(key, new)
+        if old is not new:
+            old.extras |= new.extras
+            old.specifier &= new.specifier
+    return tuple(sorted(_written(requirement) for requirement in merged.values()))
+
+
+def apt_problem(name: str, rules: Rules) -> str | None:
+    """What is wrong with the name of a system package, as a sentence; None: nothing."""
+    told = _shown(name)
+    if len(name) > MAX_APT_NAME:
+        return f"{told} is longer than {MAX_APT_NAME} characters."
+    if not _APT.fullmatch(name):
+        if _APT.fullmatch(name.strip().lower()):
+            return f"{told} is not written as Debian does; write {name.strip().lower()}."
+        return (
+            f"{told} is not a system package; a name has lower-case letters, digits, '+', '-' "
+            "and '.', without a version."
+        )
+    if name.endswith("-"):
+        return f"{told} ends with '-', which would remove a package; write a name to install."
+    if rules.apt_allow is not None and name not in rules.apt_allow:
+        return (
+            f"{name} is not among the system packages that the administrator allows: "
+            f"{', '.join(sorted(rules.apt_allow)) or 'none'}."
+        )
+    return None
+
+
+def names(requirements: Iterable[str]) -> tuple[str, ...]:
+    """The names alone, each once, in order."""
+    return tuple(dict.fromkeys(canonicalize_name(Requirement(r).name) for r in requirements))
+
+
+def _why_no_name(line: str) -> str:
+    """Why a text cannot be a requirement, for what people paste most; empty: nothing found."""
+    if not line or line.startswith("#"):
+        return "is empty."
+    if line.startswith("-"):
+        return "is an option of pip; write package names only, one a line."
+    if line.endswith("\\"):
+        return "goes on in the next line; write each package in one line."
+    if not _SAFE.fullmatch(line):
+        return "has characters that no package name or version has."
+    name = re.split(r"[\[;<>=!~(@]", line, maxsplit=1)[0].strip()
+    if _VCS.match(line) or re.match(r"[a-z+]+://", line, re.IGNORECASE):
+        return "is an address; write the package's name."
+    if "/" in name or name.startswith("."):
+        return "is a path; write the package's name."
+    if _ARCHIVE.search(name):
+        return "is a file; write the package's name."
+    return ""
+
+
+def _check_url(url: str, told: str, rules: Rules) -> None:
+    if not rules.allow_urls:
+        raise ValueError(f"{told} is an address, which is not allowed here; write the name only.")
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise ValueError(f"{told}: the address must begin with https://.")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{told} has a name or password in its address, which others could read.")
+
+
+def _written(requirement: Requirement) -> str:
+    extras = sorted(canonicalize_name(extra) for extra in requirement.extras)
+    name = canonicalize_name(requirement.name) + (f"[{','.join(extras)}]" if extras else "")
+    marker: Marker | None = requirement.marker
+    if requirement.url:
+        return f"{name} @ {requirement.url}" + (f" ; {marker}" if marker else "")
+    specifier: SpecifierSet = requirement.specifier
+    return f"{name}{','.join(sorted(map(str, specifier)))}" + (f"; {marker}" if marker else "")
+
+
+def _shown(text: str) -> str:
+    clean = "".join(c if c.isprintable() else " " for c in text[: _MAX_SHOWN + 1])
+    return repr(clean if len(clean) <= _MAX_SHOWN else clean[:_MAX_SHOWN] + "…")

@@ -1,0 +1,156 @@
+"""The create body: every limit, every reserved label, and nothing that opens the host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+
+from ds01_spawner.core.container import ContainerPlan, Mount, Resources, create_body
+from ds01_spawner.core.devices import Device
+
+GIB = 1 << 30
+RESOURCES = Resources(
+    cpus=1.5, memory=4 * GIB, memory_swap=4 * GIB, shm_size=GIB, pids_limit=512,
+    tmp_size=GIB, log_size=10 << 20, log_files=2, open_files=4096,
+)  # fmt: skip
+PLAN = ContainerPlan(
+    name="ds01.alice", hub="lab", user="alice", server="", image="ds01-alice/default:0123",
+    command=("/opt/ds01/server/bin/jupyterhub-singleuser",),
+    environment={"JUPYTERHUB_USER": "alice", "NVIDIA_VISIBLE_DEVICES": "all", "LD_PRELOAD": "x"},
+    uid=200000, gid=200000, home="/workspace", resources=RESOURCES, network="ds01",
+    mounts=(Mount("ds01.home.alice", "/workspace"), Mount("/srv/data", "/data", True)),
+    work_mount="ds01.home.alice", lease="abc", generation=7, framework="Pytorch", version="2.8.0",
+    architecture="CUDA_AMPERE", catalog_image="aimehub/pytorch", recipe="d" * 64,
+    project="thesis", created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+)  # fmt: skip
+
+
+def device(number: int) -> Device:
+    return Device(
+        uuid=f"GPU-{number}", kind="gpu", name="A100", architecture="CUDA_AMPERE", units=2520,
+        memory=40 * GIB, index=number,
+    )  # fmt: skip
+
+
+def env(body: dict) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in body["Env"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("CapDrop", ["ALL"]),
+        ("SecurityOpt", ["no-new-privileges"]),
+        ("Privileged", False),
+        ("IpcMode", "private"),
+        ("NetworkMode", "ds01"),
+        ("RestartPolicy", {"Name": "no"}),
+        ("AutoRemove", False),
+        ("Init", True),
+        ("PidsLimit", 512),
+        ("Memory", 4 * GIB),
+        ("MemorySwap", 4 * GIB),
+        ("NanoCpus", 1_500_000_000),
+        ("ShmSize", GIB),
+        ("LogConfig", {"Type": "json-file", "Config": {"max-size": "10485760", "max-file": "2"}}),
+    ],
+)
+def test_every_limit_is_in_the_create_call(key: str, value: object) -> None:
+    assert create_body(PLAN)["HostConfig"][key] == value
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["PidMode", "UsernsMode", "UTSMode", "CapAdd", "Devices", "Binds", "PortBindings", "Links",
+     "Runtime", "CgroupnsMode", "Sysctls", "VolumesFrom"],
+)  # fmt: skip
+def test_what_opens_the_host_is_absent(key: str) -> None:
+    assert key not in create_body(PLAN)["HostConfig"]
+
+
+def test_without_devices_the_container_has_none_whatever_image_and_admin_say() -> None:
+    body = create_body(PLAN)
+    assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert env(body)["CUDA_VISIBLE_DEVICES"] == ""
+    assert "DeviceRequests" not in body["HostConfig"]
+
+
+def test_reserved_variables_are_never_taken_over() -> None:
+    assert "LD_PRELOAD" not in env(create_body(PLAN))
+
+
+def test_several_devices_are_one_request_by_uuid() -> None:
+    body = create_body(replace(PLAN, devices=(device(0), device(3)), units=5040))
+    (request,) = body["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["GPU-0", "GPU-3"]
+    assert "Count" not in request
+    assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "GPU-0,GPU-3"
+
+
+def test_simulated_devices_are_environment_and_labels_only() -> None:
+    body = create_body(replace(PLAN, devices=(device(0),), units=2520, simulated=True))
+    assert "DeviceRequests" not in body["HostConfig"]
+    assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "GPU-0"
+    assert body["Labels"]["ds01.simulated"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        ("ds01.hub", "lab"),
+        ("ds01.user", "alice"),
+        ("ds01.server", ""),
+        ("ds01.managed", "true"),
+        ("ds01.interface", "jupyterhub"),
+        ("ds01.container_type", "atomic"),
+        ("ds01.lease", "abc"),
+        ("ds01.lease_generation", "7"),
+        ("ds01.framework", "Pytorch-2.8.0"),
+        ("ds01.arch", "CUDA_AMPERE"),
+        ("ds01.gpu.uuid", ""),
+        ("ds01.gpu.uuids", "GPU-1,GPU-2"),
+        ("ds01.gpus", "2"),
+        ("ds01.units", "5040"),
+        ("ds01.recipe", "d" * 64),
+        ("ds01.created_at", "2026-01-02T03:04:05+00:00"),
+        ("ds01.work_mount", "ds01.home.alice"),
+        ("aime.mlc", "alice"),
+        ("aime.mlc.FRAMEWORK", "Pytorch-2.8.0"),
+    ],
+)
+def test_labels(label: str, value: str) -> None:
+    plan = replace(PLAN, devices=(device(1), device(2)), units=5040)
+    assert create_body(plan)["Labels"][label] == value
+
+
+def test_aime_labels_have_no_commas() -> None:
+    body = create_body(replace(PLAN, user="a,b", devices=(device(1), device(2))))
+    aime = {k: v for k, v in body["Labels"].items() if k.startswith("aime.")}
+    assert aime
+    assert not any("," in value for value in aime.values())
+
+
+def test_the_reserved_labels_are_the_same_whatever_the_server() -> None:
+    """None may be missing in one kind of start, or it would be inherited from the image."""
+    cpu = create_body(PLAN)["Labels"].keys()
+    gpu = create_body(replace(PLAN, devices=(device(1),), server="two", hours=2.0))["Labels"].keys()
+    assert cpu == gpu
+
+
+def test_an_extra_label_cannot_replace_a_reserved_one() -> None:
+    body = create_body(replace(PLAN, extra_labels={"ds01.user": "mallory", "course": "dl101"}))
+    assert body["Labels"]["ds01.user"] == "alice"
+    assert body["Labels"]["course"] == "dl101"
+
+
+def test_mounts_are_volumes_and_folders_by_their_kind() -> None:
+    assert create_body(PLAN)["HostConfig"]["Mounts"] == [
+        {"Type": "volume", "Source": "ds01.home.alice", "Target": "/workspace", "ReadOnly": False},
+        {"Type": "bind", "Source": "/srv/data", "Target": "/data", "ReadOnly": True},
+    ]
+
+
+def test_equal_plans_give_equal_bodies() -> None:
+    assert create_body(PLAN) == create_body(replace(PLAN))

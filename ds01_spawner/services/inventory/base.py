@@ -1,0 +1,23 @@
+"""What an inventory is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ds01_spawner.core.devices import Snapshot
+
+
+class Inventory(Protocol):
+    """Tells the devices of a host."""
+
+    async def snapshot(self) -> Snapshot:
+        """The devices now. Never raises: what cannot be told is a snapshot with `known` False."""
+        ...
+
+
+class NoDevices:
+    """The inventory of a host that is to offer no device."""
+
+    async def snapshot(self) -> Snapshot:
+        """No devices, and sure of it."""
+        return Snapshot()

@@ -1,0 +1,210 @@
+"""The ledger's file: its tables, and opening it so that whatever is wrong is said in words.
+
+The invariants are in the tables: a device is the primary key of its grant, so that the database
+itself refuses to give it out twice; rows of a lease are deleted when it is released.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from ds01_spawner.errors import LedgerBusy, LedgerUnusable
+
+APPLICATION_ID = 0x44533031  # "DS01"
+VERSION = 1
+_WAL_RETRY_S = 0.02
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE incarnation (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, started TEXT NOT NULL
+);
+CREATE TABLE lease (
+    id TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL UNIQUE,
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    server TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'bound', 'releasing')),
+    units INTEGER NOT NULL CHECK (units >= 0),
+    since TEXT NOT NULL,
+    until TEXT,
+    hours REAL,
+    warned INTEGER NOT NULL,
+    changed TEXT,
+    incarnation TEXT NOT NULL,
+    container TEXT,
+    container_name TEXT NOT NULL,
+    request TEXT NOT NULL,
+    host TEXT NOT NULL,
+    UNIQUE (hub, user, server)
+);
+CREATE TABLE lease_device (
+    device TEXT PRIMARY KEY,
+    lease TEXT NOT NULL REFERENCES lease (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    host TEXT NOT NULL
+);
+CREATE INDEX lease_device_of_lease ON lease_device (lease);
+CREATE TABLE history (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    lease TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    server TEXT NOT NULL,
+    devices TEXT NOT NULL,
+    units INTEGER NOT NULL,
+    since TEXT NOT NULL,
+    until TEXT,
+    released TEXT NOT NULL
+);
+CREATE INDEX history_of_lease ON history (lease);
+CREATE TABLE uid (name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE);
+"""
+
+# Closing any descriptor of a file drops the process's locks on it (POSIX), SQLite's too; so the
+# file is touched outside SQLite only when it is made, one opener at a time.
+_opening = threading.Lock()
+
+
+def open_ledger(
+    path: Path, *, simulated: bool, now: datetime, busy_timeout_s: float
+) -> sqlite3.Connection:
+    """A connection to the ledger, made (mode 0600) where there is none.
+
+    Raises LedgerUnusable for a file that is not ours, newer, damaged, unreadable, of the other
+    kind of devices or on a disk without WAL, and LedgerBusy when it stays locked.
+    """
+    with _opening:
+        try:
+            _prepare_file(path)
+            connection = sqlite3.connect(
+                path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerUnusable(
+                path,
+                f"it cannot be opened ({error})",
+                "Run this as the user of the hub, and see that the folder is its own.",
+            ) from error
+        try:
+            _set_up(connection, path, simulated, now, busy_timeout_s)
+        except sqlite3.Error as error:
+            connection.close()
+            raise in_words(error, path) from error
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def in_words(error: sqlite3.Error, path: Path) -> LedgerBusy | LedgerUnusable:
+    """The error for people: busy, full or failing disks pass; a damaged file does not."""
+    if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError):
+        return LedgerBusy(f"{path}: {error}")
+    return LedgerUnusable(
+        path,
+        f"it is damaged or no ledger ({error})",
+        "Move it away and restart the hub: leases of running servers are put back from the "
+        "labels of their containers.",
+    )
+
+
+def _prepare_file(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
+
+
+def _set_up(
+    connection: sqlite3.Connection, path: Path, simulated: bool, now: datetime, busy_s: float
+) -> None:
+    _use_wal(connection, path, busy_s)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_new(connection, path):
+            _create(connection, simulated, now)
+        _check_kind(connection, path, simulated)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _use_wal(connection: sqlite3.Connection, path: Path, busy_s: float) -> None:
+    # SQLite does not wait by itself for the lock that this switch needs.
+    deadline = time.monotonic() + busy_s
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_WAL_RETRY_S)
+    if mode != "wal":
+        raise LedgerUnusable(
+            path,
+            "its file system does not support it",
+            "Put data_dir on a local disk, never on a network one.",
+        )
+
+
+def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not tables and version == 0:
+        return True
+    if application != APPLICATION_ID:
+        raise LedgerUnusable(path, "it is another program's database", "Set another data_dir.")
+    if version > VERSION:
+        raise LedgerUnusable(
+            path,
+            f"a newer ds01_spawner made it (version {version}, this one knows {VERSION})",
+            "Install the newer ds01_spawner again.",
+        )
+    return False
+
+
+def _create(connection: sqlite3.Connection, simulated: bool, now: datetime) -> None:
+    for statement in _TABLES.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    # Counting from the clock keeps numbers of a lost ledger, still on containers, below ours.
+    meta = {"simulated": str(int(simulated)), "generation": str(int(now.timestamp()))}
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path, simulated: bool) -> None:
+    (value,) = connection.execute("SELECT value FROM meta WHERE key = 'simulated'").fetchone()
+    if value != str(int(simulated)):
+        is_, not_ = ("simulated", "real") if value == "1" else ("real", "simulated")
+        raise LedgerUnusable(
+            path,
+            f"it keeps {is_} GPUs and this hub has {not_} ones, which never mix",
+            "Give each its own data_dir.",
+        )

@@ -1,0 +1,223 @@
+"""(leases, containers, now) -> what to do about their differences. Pure; `reconciler` does it.
+
+The crash windows of a start and a stop, and what is done about each, are a table in the tests.
+Leases say what was meant, containers what is. What devices the host has at the moment plays no
+part: no server ends because a driver hangs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from ds01_spawner.services.ledger_rows import Lease, until_of
+from ds01_spawner.services.seen import Seen, number
+
+_HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
+
+Kind = Literal["stop", "remove", "release", "adopt", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do, to a container (by name) or a lease (by id), and why.
+
+    Actions on one server come in order; when one fails, those after it are not done.
+    """
+
+    action: Kind
+    object: str
+    why: str = field(compare=False)
+    lease: Lease | None = field(default=None, compare=False)
+    container: str = field(default="", compare=False)  # the engine's id
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How long things may take before they count as left behind, and when users are warned."""
+
+    reserved_for: timedelta = timedelta(hours=1)  # create, start and bind of one server
+    releasing_for: timedelta = timedelta(minutes=1)
+    warn_before: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What `decide` looks at, but for the containers.
+
+    `leases` are those of the ledger, other hubs' included. `released` are leases that the ledger
+    knows it had. `known` are the (user, server) that the hub has as running; None: not asked.
+    """
+
+    hub: str
+    now: datetime
+    incarnation: str
+    leases: tuple[Lease, ...]
+    released: Container[str] = frozenset()
+    known: Container[tuple[str, str]] | None = None
+    simulated: bool = False
+    rules: Rules = Rules()
+
+
+def decide(situation: Situation, containers: Iterable[Seen]) -> tuple[Action, ...]:
+    """What to do. Done, and decided again, nothing is left to do.
+
+    Containers without this hub's label, and those that are no servers, are never touched.
+    """
+    live = {lease.id: lease for lease in situation.leases if lease.hub == situation.hub}
+    matched: dict[str, Seen] = {}
+    strays: list[Seen] = []
+    for container in sorted(containers, key=lambda c: (c.created, c.id)):
+        if container.labels.get("ds01.hub") != situation.hub or not container.lease:
+            continue
+        lease = live.get(container.lease)
+        if lease is not None and lease.id not in matched and _belongs(container, lease):
+            matched[lease.id] = container
+        else:
+            strays.append(container)
+    actions = [a for lease in live.values() for a in _of(lease, matched.get(lease.id), situation)]
+    return (*actions, *_of_strays(strays, situation))
+
+
+def _belongs(container: Seen, lease: Lease) -> bool:
+    return container.generation == lease.generation and lease.container in (None, container.id)
+
+
+# --- leases ----------------------------------------------------------------------------------
+
+
+def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
+    """What to do about a live lease and its container, if it has one."""
+    if container is not None and container.state == "removing":
+        return
+    if lease.state == "bound":
+        yield from _of_bound(lease, container, situation)
+        return
+    begun = lease.changed or lease.since
+    limit = situation.rules.reserved_for
+    what = "start"
+    if lease.state == "releasing":
+        limit, what = situation.rules.releasing_for, "stop"
+    if lease.incarnation != situation.incarnation:
+        yield from ending(lease, container, f"the hub died in the middle of this {what}")
+    elif situation.now - begun > limit:
+        yield from ending(lease, container, f"this {what} was left in the middle")
+
+
+def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
+    until, now = lease.until, situation.now
+    if container is None:
+        yield from ending(lease, None, "its container is gone")
+    elif not container.alive:
+        yield from ending(lease, container, "its container has ended")
+    elif _unknown(lease, situation):
+        yield from ending(lease, container, "the hub died before it recorded this server")
+    elif until is not None and now >= until:
+        yield from ending(lease, container, f"its time ended at {until:%Y-%m-%d %H:%M} UTC")
+    elif until is not None and now >= until - situation.rules.warn_before and not lease.warned:
+        why = f"its time ends at {until:%Y-%m-%d %H:%M} UTC"
+        yield Action("warn", lease.id, why, lease, container.id)
+
+
+def _unknown(lease: Lease, situation: Situation) -> bool:
+    """Whether no user can reach the server: an earlier hub died before it wrote it down."""
+    known = situation.known
+    if known is None or lease.incarnation == situation.incarnation:
+        return False
+    return (lease.user, lease.server) not in known
+
+
+def ending(lease: Lease, container: Seen | None, why: str) -> Iterator[Action]:
+    """End a server: its container first, its lease only then."""
+    if container is not None:
+        if container.alive and lease.state != "reserved":  # nobody has worked in a dead start
+            yield Action("stop", container.name, why, lease, container.id)
+        yield Action("remove", container.name, why, lease, container.id)
+    yield Action("release", lease.id, why, lease)
+
+
+# --- containers without a lease --------------------------------------------------------------
+
+
+def _of_strays(strays: Iterable[Seen], situation: Situation) -> Iterator[Action]:
+    live = list(situation.leases)
+    for container in strays:
+        if container.state == "removing":
+            continue
+        why = _why_ghost(container, live, situation)
+        if why:
+            yield Action("remove", container.name, why, None, container.id)
+            continue
+        lease = lease_of_labels(container, situation)
+        live.append(lease)
+        yield Action("adopt", lease.id, "its lease was lost and its server runs", lease)
+
+
+def _why_ghost(container: Seen, live: Iterable[Lease], situation: Situation) -> str:
+    """Why a container cannot have its lease back; empty when it can."""
+    server = _server(container)
+    if container.lease in situation.released:
+        return "its lease was released"
+    if not container.alive:
+        return "it has no lease and does not run"
+    if not _legible(container):
+        return "it has no lease and its labels do not tell which it had"
+    if container.devices and container.simulated != situation.simulated:
+        return "it has no lease and its GPUs are not of this hub's kind"
+    if situation.known is not None and server not in situation.known:
+        return "it has no lease and the hub does not know its server"
+    return _why_taken(container, live, situation.hub)
+
+
+def _why_taken(container: Seen, live: Iterable[Lease], hub: str) -> str:
+    server = _server(container)
+    for lease in live:
+        if lease.id == container.lease:
+            return "another container has its lease"
+        if lease.hub == hub and (lease.user, lease.server) == server:
+            return "its server has another lease"
+        if set(lease.devices) & set(container.devices):
+            return "another lease has its GPU"
+        if lease.generation == container.generation:
+            return "another lease has its number"
+    return ""
+
+
+def _legible(container: Seen) -> bool:
+    labels = container.labels
+    units, hours = number(labels.get("ds01.units", "")), labels.get("ds01.hours", "")
+    known = container.generation is not None and units is not None
+    return bool(known and labels.get("ds01.user") and (not hours or _HOURS.fullmatch(hours)))
+
+
+def _server(container: Seen) -> tuple[str, str]:
+    return container.labels.get("ds01.user", ""), container.labels.get("ds01.server", "")
+
+
+def lease_of_labels(container: Seen, situation: Situation) -> Lease:
+    """The lease that a running container was made for, from its labels.
+
+    Its end counts from the container's making, but leaves the time of a warning.
+    """
+    labels, (user, server) = container.labels, _server(container)
+    hours = float(labels["ds01.hours"]) if labels.get("ds01.hours") else None
+    until = until_of(container.created, hours)
+    return Lease(
+        id=container.lease,
+        generation=container.generation or 0,
+        hub=situation.hub,
+        user=user,
+        server=server,
+        state="bound",
+        devices=container.devices,
+        units=number(labels["ds01.units"]) or 0,
+        incarnation=situation.incarnation,
+        since=container.created,
+        until=until and max(until, situation.now + situation.rules.warn_before),
+        container=container.id,
+        container_name=container.name,
+        hours=hours,
+    )

@@ -1,0 +1,204 @@
+"""Which devices a start gets, and which sentence it gets instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted, place
+from ds01_spawner.core.units import units_of_profile
+from ds01_spawner.errors import (
+    DevicesUnknown,
+    DS01Error,
+    FullGpuNotAllowed,
+    GpuQuotaExceeded,
+    NoDeviceFree,
+    NoSuchDevice,
+    NotEnoughDevices,
+    SharedNotOffered,
+    TooManyGpus,
+)
+
+GIB = 1 << 30
+MANY = Limits(max_gpu_equivalents=None, max_gpu_slots_per_container=None)
+
+
+def full(uuid: str, name: str = "A100", memory: int = 40, arch: str = "CUDA_AMPERE") -> Device:
+    return Device(uuid, "gpu", name, arch, 2520, memory * GIB)
+
+
+def mig(uuid: str, parent: str, profile: str = "1g.10gb") -> Device:
+    units, memory = units_of_profile(profile), int(profile[3:-2]) * GIB
+    return Device(uuid, "mig", "H100", "CUDA_ADA", units, memory, profile=profile, parent=parent)
+
+
+HOST = Snapshot(
+    devices=(
+        full("A1"),
+        full("A2"),
+        full("B1", memory=80),
+        *(mig(f"M{i}", "H1") for i in range(1, 5)),
+        mig("L1", "H1", "3g.40gb"),
+        *(mig(f"N{i}", "H2") for i in range(1, 3)),
+        full("OLD", name="P6000", arch="CUDA"),
+    )
+)
+AMPERE = frozenset({"CUDA_AMPERE"})
+CHOICES = [
+    # wanted, taken, limits, held units -> chosen
+    ("none asked for", Wanted(0), "", MANY, 0, ""),
+    ("any: the smallest that fits", Wanted(1), "", MANY, 0, "M1"),
+    ("any: the fullest card first", Wanted(1), "N1", MANY, 0, "N2"),
+    ("any: several are whole GPUs", Wanted(2), "", MANY, 0, "A1 A2"),
+    ("full: the smaller memory first", Wanted(1, "full", AMPERE), "", MANY, 0, "A1"),
+    ("full: the larger when it is all there is", Wanted(1, "full", AMPERE), "A1 A2", MANY, 0, "B1"),
+    ("full: several of one model first", Wanted(3, "full"), "", MANY, 0, "A1 A2 B1"),
+    ("several models when no model has enough", Wanted(4, "full"), "", MANY, 0, "A1 A2 OLD B1"),
+    ("a profile by name", Wanted(1, "3g.40gb"), "", MANY, 0, "L1"),
+    ("several slices, by name only", Wanted(3, "1g.10gb"), "N1", MANY, 0, "N2 M1 M2"),
+    ("the image's architecture", Wanted(1, "any", frozenset({"CUDA"})), "", MANY, 0, "OLD"),
+    (
+        "any: a slice where whole ones are not allowed",
+        Wanted(1), "", replace(MANY, allow_full_gpu=False), 0, "M1",
+    ),
+    (
+        "any: a slice fits a quota that no whole GPU fits",
+        Wanted(1), "", replace(MANY, max_gpu_equivalents=1.0), 2160, "M1",
+    ),
+    (
+        "a quota met exactly: seven sevenths are one",
+        Wanted(1, "1g.10gb"), "", replace(MANY, max_gpu_equivalents=1.0), 2160, "M1",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "limits", "held", "chosen"),
+    [pytest.param(*row[1:], id=row[0]) for row in CHOICES],
+)
+def test_choice(wanted: Wanted, taken: str, limits: Limits, held: int, chosen: str) -> None:
+    placed = place(HOST, dict.fromkeys(taken.split(), "someone"), wanted, limits, held)
+    assert [device.uuid for device in placed.devices] == chosen.split()
+
+
+SLICES = "M1 M2 M3 M4 N1 N2 L1"
+ONE = replace(MANY, max_gpu_equivalents=1.0)
+REFUSALS = [
+    ("seats are not offered yet", Wanted(1, "shared"), "", MANY, 0, SharedNotOffered, "shared"),
+    ("more than a server may have", Wanted(2), "", Limits(), 0, TooManyGpus, "may have 1"),
+    ("a profile that is not there", Wanted(1, "2g.20gb"), "", MANY, 0, NoSuchDevice, "3g.40gb"),
+    (
+        "an architecture that is not there",
+        Wanted(1, "any", frozenset({"ROCM6"})), "", MANY, 0, NoSuchDevice, "It has: none",
+    ),
+    (
+        "a whole GPU that policy forbids",
+        Wanted(1, "full"), "", replace(MANY, allow_full_gpu=False), 0, FullGpuNotAllowed, "1g.10gb",
+    ),
+    (
+        "any, where only whole ones would do and policy forbids them",
+        Wanted(1, "any", AMPERE), "", replace(MANY, allow_full_gpu=False), 0,
+        FullGpuNotAllowed, "no slices",
+    ),
+    ("more than the host has", Wanted(9, "full"), "", MANY, 0, NotEnoughDevices, "has 4"),
+    ("over quota", Wanted(1, "full"), "", ONE, 360, GpuQuotaExceeded, "hold 0.1429 of the 1 GPUs"),
+    ("over quota by count", Wanted(2, "full"), "", ONE, 0, GpuQuotaExceeded, "asks for 2 more"),
+    ("no GPU at all", Wanted(1), "", replace(MANY, max_gpu_equivalents=0.0), 0, GpuQuotaExceeded,
+     "of the 0 GPUs"),
+    ("all taken", Wanted(1, "full", AMPERE), "A1 A2 B1", MANY, 0, NoDeviceFree, "0 of the 3"),
+    ("too few left", Wanted(2, "full", AMPERE), "A1 A2", MANY, 0, NoDeviceFree, "1 of the 3"),
+    (
+        "any: what fits the quota is taken; a whole one is free but does not fit it",
+        Wanted(1), SLICES, ONE, 360, NoDeviceFree, "0 of the 7",
+    ),
+    ("a holder of the card has its slices", Wanted(1, "3g.40gb"), "H1", MANY, 0, NoDeviceFree,
+     "0 of the 1"),
+    # What can never be is said before what cannot be now.
+    ("quota before capacity", Wanted(1, "full"), "A1 A2 B1 OLD", ONE, 2520, GpuQuotaExceeded, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "limits", "held", "error", "words"),
+    [pytest.param(*row[1:], id=row[0]) for row in REFUSALS],
+)
+def test_refusal(
+    wanted: Wanted, taken: str, limits: Limits, held: int, error: type[DS01Error], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        place(HOST, dict.fromkeys(taken.split(), "someone"), wanted, limits, held)
+    assert words in str(caught.value)
+    assert caught.value.status < 500
+
+
+def test_unknown_devices_grant_nothing() -> None:
+    snapshot = Snapshot(devices=(full("A1"),), known=False, problems=("the driver hangs",))
+    with pytest.raises(DevicesUnknown) as caught:
+        place(snapshot, {}, Wanted(1), MANY, 0)
+    assert caught.value.detail == "the driver hangs"
+    assert place(snapshot, {}, Wanted(0), MANY, 0).devices == ()
+
+
+def test_unhealthy_devices_are_never_given() -> None:
+    sick = replace(full("A1"), healthy=False, problem="it is lost")
+    with pytest.raises(NoDeviceFree):
+        place(Snapshot(devices=(sick,)), {}, Wanted(1), MANY, 0)
+    both = Snapshot(devices=(sick, full("A2")))
+    assert place(both, {}, Wanted(1), MANY, 0).devices == (full("A2"),)
+
+
+PROFILES = ("1g.10gb", "2g.20gb", "3g.40gb")
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> tuple[Snapshot, dict[str, str]]:
+    devices: list[Device] = []
+    for card in range(draw(st.integers(0, 4))):
+        profiles = draw(st.lists(st.sampled_from(PROFILES), max_size=3))
+        devices += [mig(f"{card}.{i}", f"H{card}", p) for i, p in enumerate(profiles)]
+        if not profiles:
+            devices.append(full(f"G{card}", memory=draw(st.sampled_from([40, 80]))))
+    healthy = [replace(d, healthy=draw(st.booleans())) for d in devices]
+    taken = draw(st.sets(st.sampled_from([d.uuid for d in devices]))) if devices else set()
+    return Snapshot(devices=tuple(healthy)), dict.fromkeys(taken, "someone")
+
+
+@given(
+    host=hosts(),
+    count=st.integers(0, 4),
+    kind=st.sampled_from(["any", "full", *PROFILES]),
+    gpus=st.none() | st.floats(0, 4),
+    slots=st.none() | st.integers(0, 4),
+    whole=st.booleans(),
+    held=st.integers(0, 2520),
+)
+def test_no_choice_breaks_a_limit(
+    host: tuple[Snapshot, dict[str, str]],
+    count: int,
+    kind: str,
+    gpus: float | None,
+    slots: int | None,
+    whole: bool,
+    held: int,
+) -> None:
+    snapshot, taken = host
+    limits = Limits(gpus, slots, allow_full_gpu=whole)
+    try:
+        placed = place(snapshot, taken, Wanted(count, kind), limits, held)
+    except DS01Error:
+        return
+    chosen = placed.devices
+    assert len(chosen) == len({d.uuid for d in chosen}) == count
+    assert all(d.healthy and d.uuid not in taken for d in chosen)
+    assert all(kind in ("any", "full", d.profile) for d in chosen)
+    assert whole or not any(d.whole for d in chosen)
+    assert slots is None or count <= slots or not count
+    assert limits.gpu_units is None or not count or held + placed.units <= limits.gpu_units
+    assert kind != "any" or count < 2 or all(d.whole for d in chosen)
+    shuffled = Snapshot(devices=tuple(reversed(snapshot.devices)))
+    assert place(shuffled, taken, Wanted(count, kind), limits, held) == placed

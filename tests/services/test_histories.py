@@ -1,0 +1,360 @@
+"""Random histories of starts, stops, crashes and meddling: what must hold at every step does.
+
+The hub's part is played by the rules below in the order in which the spawner makes its calls; a
+crash may come between any two of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.errors import DS01Error, EngineUnavailable, LeaseLost
+from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
+from ds01_spawner.services.inventory.simulated import SimulatedInventory
+from ds01_spawner.services.ledger import Lease, Ledger
+from ds01_spawner.services.seen import seen
+from tests.services.world import IMAGE, DatedEngine, World
+
+T = TypeVar("T")
+USERS = st.sampled_from(["ada", "bob", "eve"])
+SERVERS = st.sampled_from(["", "two"])
+KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
+LIMITS = Limits(
+    max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
+    max_runtime_h=4,
+)  # fmt: skip
+PICK = st.integers(0, 99)
+
+
+@dataclass
+class Starting:
+    """A start under way in the hub's memory."""
+
+    lease: Lease
+    container: str = ""
+    started: bool = False
+
+
+class Histories(RuleBasedStateMachine):
+    """One hub, its users, its admin, and bad luck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        # In memory where there is such a folder: what a crash of the host leaves is SQLite's.
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+
+    @initialize()
+    def begin(self) -> None:
+        inventory = SimulatedInventory("2xA100,1xH100:mig=3x1g.10gb", "host")
+        snapshot = self.do(inventory.snapshot())
+        engine = DatedEngine([d.uuid for d in snapshot.devices])
+        self.world = World(engine, self.folder / "ledger" / "db", snapshot)
+        self.world.known = set()  # what the hub has in its own database
+        self.starts: list[Starting] = []
+        self.late: list[tuple[str, Json]] = []  # create calls that the engine has yet to do
+        self.settle()
+
+    def do(self, what: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(what)
+
+    def settle(self) -> None:
+        """Reconcile until nothing is to do, which takes one pass."""
+        self.do(self.world.run())
+        assert self.do(self.world.run()) == []
+
+    @property
+    def running(self) -> list[Lease]:
+        """Servers that the hub knows."""
+        known = self.world.known or set()
+        return [
+            lease
+            for lease in self.world.ledger.leases()
+            if lease.state == "bound" and (lease.user, lease.server) in known
+        ]
+
+    # --- a start, in its steps -------------------------------------------------------------------
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS)
+    def reserve(self, user: str, server: str, wish: tuple[int, str]) -> None:
+        gpus, kind = wish
+        foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
+        try:
+            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind)
+        except DS01Error as refusal:
+            assert refusal.status < 500, refusal
+            return
+        assert not set(lease.devices) & set(foreign)
+        self.starts.append(Starting(lease))
+
+    @precondition(lambda self: any(not s.container for s in self.starts))
+    @rule(pick=PICK)
+    def create(self, pick: int) -> None:
+        waiting = [s for s in self.starts if not s.container]
+        start = waiting[pick % len(waiting)]
+        try:
+            start.container = self.do(self.world.create(start.lease))
+        except EngineConflict:  # what an earlier start left under this name goes first
+            self.do(self.world.engine.remove_container(start.lease.container_name, force=True))
+            start.container = self.do(self.world.create(start.lease))
+
+    @precondition(lambda self: any(s.container and not s.started for s in self.starts))
+    @rule(pick=PICK)
+    def start(self, pick: int) -> None:
+        waiting = [s for s in self.starts if s.container and not s.started]
+        start = waiting[pick % len(waiting)]
+        try:
+            self.world.ledger.confirm(start.lease.id, start.lease.generation)
+            self.do(self.world.engine.start_container(start.container))
+            start.started = True
+        except (LeaseLost, EngineNotFound):
+            self.undo(start)
+
+    @precondition(lambda self: any(s.started for s in self.starts))
+    @rule(pick=PICK, recorded=st.booleans())
+    def bind(self, pick: int, recorded: bool) -> None:
+        """The last step; then the hub writes the server down, or is killed before it does."""
+        waiting = [s for s in self.starts if s.started]
+        start = waiting[pick % len(waiting)]
+        lease = start.lease
+        try:
+            self.world.ledger.bind(lease.id, lease.generation, start.container)
+        except LeaseLost:
+            self.undo(start)
+            return
+        self.starts.remove(start)
+        if recorded:
+            self.world.known.add((lease.user, lease.server))
+        else:
+            self.kill_hub(lose_ledger=False, late_start=False)
+
+    def undo(self, start: Starting) -> None:
+        """What the spawner does when a start fails: container first, lease only then."""
+        self.world.ledger.releasing(start.lease.id)
+        if start.container:
+            with suppress(EngineNotFound):
+                self.do(self.world.engine.remove_container(start.container, force=True))
+        self.world.ledger.release(start.lease.id)
+        self.starts.remove(start)
+
+    @precondition(lambda self: self.starts)
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        self.undo(self.starts[pick % len(self.starts)])
+
+    @precondition(lambda self: any(not s.container for s in self.starts))
+    @rule(pick=PICK)
+    def cancel_while_the_engine_is_still_creating(self, pick: int) -> None:
+        waiting = [s for s in self.starts if not s.container]
+        start = waiting[pick % len(waiting)]
+        self.late.append((start.lease.container_name, self.world.body(start.lease)))
+        self.undo(start)
+
+    @precondition(lambda self: self.late)
+    @rule()
+    def a_late_create_takes_effect(self) -> None:
+        name, body = self.late.pop()
+        with suppress(EngineConflict):
+            self.do(self.world.engine.create_container(name, body))
+
+    # --- a stop, and other ends ------------------------------------------------------------------
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK, steps=st.integers(1, 4))
+    def stop(self, pick: int, steps: int) -> None:
+        """A stop, or its first steps and then the hub dies."""
+        lease = self.running[pick % len(self.running)]
+        engine, ledger = self.world.engine, self.world.ledger
+        ledger.releasing(lease.id)
+        with suppress(EngineNotFound):
+            if steps > 1:
+                self.do(engine.stop_container(lease.container or "", 10))
+            if steps > 2:
+                self.do(engine.remove_container(lease.container or ""))
+        if steps > 3:
+            ledger.release(lease.id)
+            self.world.known.discard((lease.user, lease.server))
+        else:
+            self.kill_hub(lose_ledger=False, late_start=False)
+
+    def ours(self) -> list[Json]:
+        containers = self.world.engine.containers.values()
+        return [c for c in containers if c["Config"]["Labels"].get("ds01.hub")]
+
+    @precondition(lambda self: self.ours())
+    @rule(pick=PICK, how=st.sampled_from(["remove", "stop", "exit", "start again"]))
+    def somebody_meddles(self, pick: int, how: str) -> None:
+        found = self.ours()[pick % len(self.ours())]
+        engine, status = self.world.engine, found["State"]["Status"]
+        if how == "remove":
+            self.do(engine.remove_container(found["Id"], force=True))
+        elif how == "stop":
+            self.do(engine.stop_container(found["Id"], 10))
+        elif how == "exit" and status == "running":
+            engine.exit(found["Id"], 137, oom=True)
+        elif how == "start again" and status == "exited":
+            self.do(engine.start_container(found["Id"]))
+
+    @rule(pick=PICK)
+    def somebody_runs_a_container_with_a_gpu(self, pick: int) -> None:
+        """On a device that nobody has: what people do by hand on taken ones, no one can prevent."""
+        held = {uuid for lease in self.world.ledger.leases() for uuid in lease.devices}
+        held |= {uuid for found in self.world.engine.containers.values() for uuid in devices(found)}
+        free = [d.uuid for d in self.world.snapshot.devices if d.uuid not in held]
+        if free:
+            uuid = free[pick % len(free)]
+            request = {"Driver": "nvidia", "DeviceIDs": [uuid], "Capabilities": [["gpu"]]}
+            host = {"Runtime": "runc", "NetworkMode": "none", "DeviceRequests": [request]}
+            body = {"Image": IMAGE, "HostConfig": host}
+            engine = self.world.engine
+            self.do(
+                engine.start_container(self.do(engine.create_container(f"by-hand-{uuid}", body)))
+            )
+
+    @rule()
+    def the_containers_made_by_hand_go(self) -> None:
+        engine = self.world.engine
+        for found in [c for c in engine.containers.values() if c not in self.ours()]:
+            self.do(engine.remove_container(found["Id"], force=True))
+
+    # --- the hub, the engine, the ledger, the clock ----------------------------------------------
+
+    @rule(lose_ledger=st.booleans(), late_start=st.booleans())
+    def kill_hub(self, lose_ledger: bool, late_start: bool) -> None:
+        """The hub dies and starts again; before it grants anything it reconciles."""
+        confirmed = [s for s in self.starts if s.container and not s.started]
+        if late_start and confirmed:  # the engine still does the start that was asked of it
+            with suppress(EngineNotFound):
+                self.do(self.world.engine.start_container(confirmed[0].container))
+        self.late += [
+            (s.lease.container_name, self.world.body(s.lease))
+            for s in self.starts
+            if not s.container
+        ]
+        self.starts = []
+        self.world.kill_hub(lose_ledger)
+        self.settle()
+        held = {lease.container for lease in self.world.ledger.leases()}
+        assert {c["Id"] for c in self.ours()} == held, "a restart leaves no leak and no ghost"
+
+    @rule(minutes=st.sampled_from([1, 20, 90, 230]))
+    def time_passes(self, minutes: int) -> None:
+        self.world.time += timedelta(minutes=minutes)
+
+    @rule()
+    def reconcile(self) -> None:
+        self.settle()
+
+    @rule()
+    def reconcile_without_an_engine(self) -> None:
+        before = self.world.ledger.leases()
+        self.world.engine.unreachable = True
+        with pytest.raises(EngineUnavailable):
+            self.do(self.world.run())
+        self.world.engine.unreachable = False
+        assert self.world.ledger.leases() == before
+
+    # --- what must hold --------------------------------------------------------------------------
+
+    @invariant()
+    def no_device_is_in_two_leases(self) -> None:
+        held = Counter(uuid for lease in self.world.ledger.leases() for uuid in lease.devices)
+        assert not held or max(held.values()) == 1
+
+    @invariant()
+    def no_device_is_in_two_running_containers(self) -> None:
+        found = [c for c in self.world.engine.containers.values() if c["State"]["Running"]]
+        held = Counter(uuid for container in found for uuid in devices(container))
+        assert not held or max(held.values()) == 1
+
+    @invariant()
+    def a_lease_outlives_its_container(self) -> None:
+        live = {(lease.id, lease.generation) for lease in self.world.ledger.leases()}
+        for found in self.ours():
+            container = seen({**found, "Names": [found["Name"]], "State": "", "Created": 0,
+                              "Labels": found["Config"]["Labels"]})  # fmt: skip
+            if found["State"]["Status"] != "created":  # one made late has none, and never starts
+                assert (container.lease, container.generation) in live
+
+    @invariant()
+    def no_user_has_more_than_allowed(self) -> None:
+        servers: Counter[str] = Counter()
+        units: Counter[str] = Counter()
+        for lease in self.world.ledger.leases():
+            servers[lease.user] += 1
+            units[lease.user] += lease.units
+        assert all(number <= 2 for number in servers.values())
+        assert all(share <= (LIMITS.gpu_units or 0) for share in units.values())
+
+    @invariant()
+    def every_lease_ends(self) -> None:
+        assert all(
+            lease.until is not None
+            for lease in self.world.ledger.leases()
+            if lease.state == "bound" and lease.devices
+        )
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.kill_hub(lose_ledger=False, late_start=False)
+            for lease in self.world.ledger.leases():
+                self.do(self.world.reconciler.end(lease, "the test ends"))
+            assert self.ours() == []
+            assert self.do(self.world.in_ledger(Ledger.leases)) == ()
+            self.world.ledger.close()
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+
+def devices(container: Json) -> set[str]:
+    """The devices of a container: ours by its labels, another's by its request."""
+    named = container["Config"]["Labels"].get("ds01.gpu.uuids", "")
+    requests = container["HostConfig"].get("DeviceRequests") or []
+    return {uuid for uuid in named.split(",") if uuid} | {
+        uuid for request in requests for uuid in request["DeviceIDs"]
+    }
+
+
+Histories.__test__ = False  # type: ignore[attr-defined]
+CHECKS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds01_spawner.services.reconciler.GONE_S", 0.0)
+
+
+def test_histories() -> None:
+    run_state_machine_as_test(
+        Histories, settings=settings(max_examples=200, stateful_step_count=30, **CHECKS)
+    )
+
+
+@pytest.mark.long
+def test_many_long_histories() -> None:
+    run_state_machine_as_test(
+        Histories, settings=settings(max_examples=5000, stateful_step_count=100, **CHECKS)
+    )

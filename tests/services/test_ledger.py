@@ -1,0 +1,518 @@
+"""The ledger: one transaction per decision, refused by the database where Python would err."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted, place
+from ds01_spawner.errors import (
+    DeviceHeld,
+    GpuQuotaExceeded,
+    LeaseLost,
+    LedgerBusy,
+    LedgerUnusable,
+    NoDeviceFree,
+    SurvivingLease,
+    TooManyServers,
+    UidsExhausted,
+)
+from ds01_spawner.services import ledger_rows
+from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+GPUS = 4
+
+
+def snapshot(count: int = GPUS, simulated: bool = True) -> Snapshot:
+    devices = (
+        Device(f"GPU-{i}", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30) for i in range(count)
+    )
+    return Snapshot(devices=tuple(devices), simulated=simulated)
+
+
+def request(
+    user: str = "ada", server: str = "", gpus: int = 1, limits: Limits | None = None,
+    hours: float | None = None,
+) -> LeaseRequest:  # fmt: skip
+    return LeaseRequest("hub", user, server, Wanted(gpus), limits or Limits(), hours)
+
+
+class Clock:
+    """A time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def pass_(self, **by: float) -> None:
+        self.time += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def opened(path: Path, clock: Clock) -> Iterator[Callable[..., Ledger]]:
+    """Opens the ledger, as often as a test likes."""
+    ids = itertools.count()
+    ledgers: list[Ledger] = []
+
+    def open_(simulated: bool = True, busy_timeout_s: float = 5) -> Ledger:
+        ledger = Ledger(
+            path, simulated=simulated, now=clock, new_id=lambda: f"id{next(ids)}",
+            busy_timeout_s=busy_timeout_s,
+        )  # fmt: skip
+        ledgers.append(ledger)
+        return ledger
+
+    yield open_
+    for ledger in ledgers:
+        ledger.close()
+
+
+@pytest.fixture
+def ledger(opened: Callable[..., Ledger]) -> Ledger:
+    ledger = opened()
+    ledger.begin_incarnation()
+    return ledger
+
+
+# --- the life of a lease -------------------------------------------------------------------------
+
+
+def test_a_lease_from_reservation_to_release(ledger: Ledger, clock: Clock) -> None:
+    reserved = ledger.reserve(request(hours=2), snapshot(), container_name="ds01.ada")
+    assert (reserved.state, reserved.devices, reserved.units) == ("reserved", ("GPU-0",), 2520)
+    assert (reserved.since, reserved.until, reserved.hours) == (START, None, 2)
+    assert reserved.incarnation == ledger.incarnation()
+    clock.pass_(minutes=3)
+    ledger.confirm(reserved.id, reserved.generation)
+    bound = ledger.bind(reserved.id, reserved.generation, "c0ffee")
+    assert (bound.state, bound.container) == ("bound", "c0ffee")
+    assert bound.since == clock.time
+    assert bound.until == clock.time + timedelta(hours=2)
+    assert ledger.leases() == (bound,) == (ledger.lease_of("hub", "ada", ""),)
+    ledger.releasing(bound.id)
+    assert ledger.leases()[0].state == "releasing"
+    assert ledger.release(bound.id)
+    assert not ledger.release(bound.id)
+    assert ledger.leases() == ()
+    assert ledger.lease_of("hub", "ada", "") is None
+    assert ledger.released([bound.id, "unheard of"]) == {bound.id}
+
+
+def test_a_lease_without_devices_counts_as_a_server(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(gpus=0), Snapshot(known=False))
+    assert (lease.devices, lease.units, lease.hours) == ((), 0, None)
+    with pytest.raises(TooManyServers, match="1 of 1"):
+        ledger.reserve(
+            request(server="b", gpus=0, limits=Limits(max_containers_per_user=1)), snapshot()
+        )
+
+
+def test_check_says_what_reserve_would_and_reserves_nothing(ledger: Ledger) -> None:
+    assert ledger.check(request(), snapshot()).units == 2520
+    assert ledger.leases() == ()
+    ledger.reserve(request(), snapshot())
+    with pytest.raises(GpuQuotaExceeded):
+        ledger.check(request(server="b"), snapshot())
+
+
+def test_quota_is_over_all_servers_of_a_user_on_a_hub(ledger: Ledger) -> None:
+    ledger.reserve(request(), snapshot())
+    with pytest.raises(GpuQuotaExceeded):
+        ledger.reserve(request(server="b"), snapshot())
+    other_hub = replace(request(server="b"), hub="other")
+    assert ledger.reserve(other_hub, snapshot()).devices == ("GPU-1",)
+
+
+def test_an_earlier_server_of_the_same_name_is_in_the_way(ledger: Ledger) -> None:
+    first = ledger.reserve(request(), snapshot())
+    with pytest.raises(SurvivingLease, match="being started"):
+        ledger.reserve(request(), snapshot())
+    ledger.releasing(first.id)
+    with pytest.raises(SurvivingLease, match="being stopped"):
+        ledger.reserve(request(), snapshot())
+
+
+def test_foreign_holders_count(ledger: Ledger) -> None:
+    foreign = {f"GPU-{i}": "container theirs" for i in range(GPUS)}
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request(), snapshot(), foreign)
+    del foreign["GPU-2"]
+    assert ledger.reserve(request(), snapshot(), foreign).devices == ("GPU-2",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen", "gpus", "hours"),
+    [
+        pytest.param(None, None, 0, None, id="nobody says, no GPU: no end"),
+        pytest.param(None, None, 1, 72, id="nobody says, a GPU: the admin's ceiling"),
+        pytest.param(None, 100, 1, 72, id="the user's hours do not lift the ceiling"),
+        pytest.param(96, None, 1, 96, id="the policy's own number does"),
+        pytest.param(24, 4, 1, 4, id="the shorter of the two"),
+        pytest.param(4, 24, 0, 4, id="the policy holds without a GPU too"),
+    ],
+)
+def test_when_a_lease_ends(
+    ledger: Ledger, policy: float | None, chosen: float | None, gpus: int, hours: float | None
+) -> None:
+    limits = Limits(max_runtime_h=policy)
+    lease = ledger.reserve(request(gpus=gpus, limits=limits, hours=chosen), snapshot())
+    assert lease.hours == hours
+    until = ledger.bind(lease.id, lease.generation, "c").until
+    assert until == (None if hours is None else START + timedelta(hours=hours))
+
+
+def test_absurd_hours_are_no_crash(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(limits=Limits(max_runtime_h=1e300)), snapshot())
+    assert ledger.bind(lease.id, lease.generation, "c").until is not None
+
+
+def test_the_fence(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    for wrong in ((lease.id, lease.generation + 1), ("unheard of", lease.generation)):
+        with pytest.raises(LeaseLost):
+            ledger.confirm(*wrong)
+        with pytest.raises(LeaseLost):
+            ledger.bind(*wrong, "c")
+    ledger.releasing(lease.id)
+    with pytest.raises(LeaseLost):
+        ledger.confirm(lease.id, lease.generation)
+    ledger.release(lease.id)
+    again = ledger.reserve(request(), snapshot())
+    assert again.generation > lease.generation
+    with pytest.raises(LeaseLost):
+        ledger.bind(lease.id, lease.generation, "c")
+
+
+def test_the_end_of_a_lease_can_be_moved_and_is_told_anew(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    ledger.bind(lease.id, lease.generation, "c")
+    ledger.mark_warned(lease.id)
+    assert ledger.leases()[0].warned
+    ledger.set_until(lease.id, START + timedelta(hours=9))
+    assert ledger.leases()[0].until == START + timedelta(hours=9)
+    assert not ledger.leases()[0].warned
+    with pytest.raises(LeaseLost):
+        ledger.set_until("unheard of", START)
+
+
+# --- adoption, incarnations, uids ----------------------------------------------------------------
+
+
+def lost(**changes: object) -> Lease:
+    lease = Lease(
+        id="lost", generation=7_000_000_000, hub="hub", user="bob", server="", state="bound",
+        devices=("GPU-1",), units=2520, incarnation="earlier", since=START,
+        until=START + timedelta(hours=1), container="c1", container_name="ds01.bob", hours=1.0,
+    )  # fmt: skip
+    return replace(lease, **changes)  # type: ignore[arg-type]
+
+
+def test_a_lost_lease_is_put_back_once(ledger: Ledger) -> None:
+    adopted = ledger.adopt(lost())
+    assert adopted == ledger.adopt(lost()) == ledger.leases()[0]
+    assert adopted.incarnation == ledger.incarnation()
+    assert ledger.reserve(request(), snapshot()).generation == lost().generation + 1
+    assert ledger.reserve(request("eve"), snapshot()).devices == ("GPU-2",)
+
+
+@pytest.mark.parametrize(
+    "held", [{"devices": ("GPU-0",)}, {"user": "ada"}, {"generation": int(START.timestamp()) + 1}]
+)
+def test_a_lost_lease_is_refused_where_another_has_its_place(
+    ledger: Ledger, held: dict[str, object]
+) -> None:
+    holder = ledger.reserve(request(), snapshot())
+    with pytest.raises(DeviceHeld, match=holder.id):
+        ledger.adopt(lost(**held))
+    assert ledger.leases() == (holder,)
+
+
+def test_a_lost_lease_with_devices_ends_even_when_its_labels_do_not_say(ledger: Ledger) -> None:
+    adopted = ledger.adopt(lost(until=None, hours=None))
+    assert adopted.until == START + timedelta(hours=72)
+
+
+def test_a_new_ledger_counts_above_an_old_one(opened: Callable[..., Ledger], clock: Clock) -> None:
+    old = opened().reserve(request(), snapshot()).generation
+    clock.pass_(seconds=5)
+    assert old == int(START.timestamp()) + 1 < int(clock.time.timestamp())
+
+
+def test_each_life_of_the_hub_has_its_name(opened: Callable[..., Ledger]) -> None:
+    ledger = opened()
+    assert ledger.incarnation() == ""
+    names = [ledger.begin_incarnation() for _ in range(150)]
+    assert len(set(names)) == 150
+    assert opened().incarnation() == names[-1]
+
+
+def test_a_uid_belongs_to_one_name_for_ever(opened: Callable[..., Ledger]) -> None:
+    ledger = opened()
+    assert [ledger.uid_of(name, (2000, 2001)) for name in ("ada", "bob", "ada")] == [
+        2000,
+        2001,
+        2000,
+    ]
+    with pytest.raises(UidsExhausted, match="2000 to 2001"):
+        ledger.uid_of("eve", (2000, 2001))
+    assert ledger.uid_of("eve", (3000, 3001)) == 3000
+    assert opened().uid_of("bob", (3000, 3001)) == 2001
+
+
+def test_history_is_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_rows, "HISTORY", 3)
+    ids = []
+    for _ in range(5):
+        ids.append(ledger.reserve(request(), snapshot()).id)
+        ledger.release(ids[-1])
+    assert ledger.released(ids) == set(ids[2:])
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def test_only_its_owner_reads_the_file(path: Path, opened: Callable[..., Ledger]) -> None:
+    opened().begin_incarnation()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.chmod(0o644)
+    opened()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_real_and_simulated_devices_never_mix(opened: Callable[..., Ledger]) -> None:
+    ledger = opened(simulated=False)
+    with pytest.raises(LedgerUnusable, match="real GPUs and this hub has simulated ones"):
+        opened(simulated=True)
+    with pytest.raises(LedgerUnusable, match="other kind"):
+        ledger.reserve(request(), snapshot(simulated=True))
+    assert ledger.leases() == ()
+
+
+def _newer(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+
+
+def _anothers(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE recipes (name)")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_newer, "version 99"),
+        (_anothers, "another program's"),
+        (lambda path: path.write_bytes(b"not a database" * 100), "damaged"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be opened"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_words(
+    path: Path, opened: Callable[..., Ledger], spoil: Callable[[Path], object], words: str
+) -> None:
+    opened().close()
+    spoil(path)
+    with pytest.raises(LedgerUnusable, match=words) as caught:
+        opened()
+    assert caught.value.next_step
+
+
+def test_a_ledger_that_was_taken_away_grants_nothing(
+    path: Path, ledger: Ledger, opened: Callable[..., Ledger]
+) -> None:
+    path.rename(path.with_name("moved"))
+    with pytest.raises(LedgerUnusable, match="moved or deleted"):
+        ledger.reserve(request(), snapshot())
+    opened().reserve(request(), snapshot())
+    with pytest.raises(LedgerUnusable, match="moved or deleted"):
+        ledger.reserve(request("bob"), snapshot())
+
+
+def test_a_busy_ledger_grants_nothing(path: Path, opened: Callable[..., Ledger]) -> None:
+    ledger = opened(busy_timeout_s=0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerBusy):
+        ledger.reserve(request(), snapshot())
+    other.execute("ROLLBACK")
+    other.close()
+    assert ledger.leases() == ()
+    assert ledger.reserve(request(), snapshot()).devices == ("GPU-0",)
+
+
+def test_the_database_itself_refuses_a_second_grant(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    monkeypatch.setattr(  # a choice that forgets what is taken
+        "ds01_spawner.services.ledger.place",
+        lambda snapshot, _taken, *rest: place(snapshot, {}, *rest),
+    )
+    with pytest.raises(LedgerBusy) as caught:
+        ledger.reserve(request("bob"), snapshot(1))
+    assert "UNIQUE" in caught.value.detail
+    assert ledger.leases() == (lease,)
+
+
+# --- races ---------------------------------------------------------------------------------------
+
+
+def test_threads_that_race_get_disjoint_devices(opened: Callable[..., Ledger]) -> None:
+    ledgers = [opened() for _ in range(4)]
+    users = 24
+    barrier = threading.Barrier(users)
+
+    def start(number: int) -> tuple[str, ...]:
+        barrier.wait()
+        try:
+            ledger = ledgers[number % len(ledgers)]
+            return ledger.reserve(request(f"user{number}"), snapshot(10)).devices
+        except NoDeviceFree:
+            return ()
+
+    with ThreadPoolExecutor(users) as pool:
+        got = [device for devices in pool.map(start, range(users)) for device in devices]
+    assert sorted(got) == sorted(f"GPU-{i}" for i in range(10))
+    assert len(ledgers[0].leases()) == 10
+
+
+WORKER = """
+import itertools, os, sys
+from datetime import datetime, timezone
+from pathlib import Path
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.errors import NoDeviceFree
+from ds01_spawner.services.ledger import LeaseRequest, Ledger
+
+path, rounds = Path(sys.argv[1]), int(sys.argv[2])
+ids = itertools.count()
+ledger = Ledger(path, simulated=True, now=lambda: datetime.now(timezone.utc),
+                new_id=lambda: f"{os.getpid()}-{next(ids)}")
+devices = tuple(Device(f"GPU-{i}", "gpu", "A100", None, 2520, 1 << 30) for i in range(4))
+snapshot = Snapshot(devices=devices, simulated=True)
+print("ready", flush=True)
+sys.stdin.readline()
+kept = 0
+for number in itertools.count() if rounds < 0 else range(rounds):
+    user = f"{os.getpid()}-{number}"
+    try:
+        lease = ledger.reserve(LeaseRequest("hub", user, "", Wanted(1), Limits()), snapshot)
+    except NoDeviceFree:
+        continue
+    ledger.confirm(lease.id, lease.generation)
+    ledger.bind(lease.id, lease.generation, user)
+    print(lease.id, *lease.devices, flush=True)
+    if rounds < 0:
+        ledger.releasing(lease.id)
+        ledger.release(lease.id)
+"""
+
+
+@pytest.fixture
+def worker(path: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+    """Starts a process that reserves; with a negative number of rounds also releases, for ever."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(rounds: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(path), str(rounds)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def _go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_processes_that_race_get_disjoint_devices(
+    opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    ledger = opened()
+    processes = [worker(4) for _ in range(3)]
+    for process in processes:
+        _go(process)
+    lines = [line for p in processes for line in p.communicate(timeout=60)[0].splitlines()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    got = [line.split()[1] for line in lines]
+    assert sorted(got) == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
+    assert sorted(device for lease in ledger.leases() for device in lease.devices) == sorted(got)
+
+
+def _killed_in_the_middle(
+    rounds: int, opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    """Kill a process that grants and frees; what it leaves is whole, and can be freed."""
+    ledger = opened()
+    for number in range(rounds):
+        process = worker(-1)
+        _go(process)
+        assert process.stdout
+        for _ in range(1 + number % 7):  # so that each is killed at another place
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        left = ledger.leases()
+        assert len(left) <= 1  # it works on one at a time
+        assert all(lease.devices and lease.units == 2520 for lease in left)
+        for lease in left:
+            assert ledger.release(lease.id)
+        assert ledger.check(request(), snapshot()).units == 2520
+
+
+def test_a_killed_process_leaves_a_whole_ledger(
+    opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    _killed_in_the_middle(8, opened, worker)
+
+
+@pytest.mark.long
+def test_a_process_killed_many_times_leaves_a_whole_ledger(
+    opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    _killed_in_the_middle(500, opened, worker)

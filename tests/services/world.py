@@ -1,0 +1,106 @@
+"""A hub in small: ledger, reconciler and a clock, on the fake engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.services.engine import Json, Labels
+from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
+from ds01_spawner.services.reconcile import Action
+from ds01_spawner.services.reconciler import Reconciler
+from tests.fakes.engine import FakeEngine
+
+T = TypeVar("T")
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+IMAGE = "image:1"
+
+
+class DatedEngine(FakeEngine):
+    """Its list tells when each container was made, as an engine's does."""
+
+    async def list_containers(self, labels: Labels, all: bool = True) -> list[Json]:
+        listed = await super().list_containers(labels, all)
+        made = {id: datetime.fromisoformat(c["Created"].replace("Z", "+00:00"))
+                for id, c in self.containers.items()}  # fmt: skip
+        return [{**c, "Created": int(made[c["Id"]].timestamp())} for c in listed]
+
+
+@dataclass
+class World:
+    """One hub with its ledger and engine, and a clock."""
+
+    engine: DatedEngine
+    path: Path
+    snapshot: Snapshot
+
+    def __post_init__(self) -> None:
+        self.time = START
+        self.ids = itertools.count()
+        self.told: list[Action] = []
+        self.known: set[tuple[str, str]] | None = None
+        self.engine.add_image(IMAGE)
+        self.begin()
+
+    def begin(self) -> None:
+        """A hub starts: its ledger, a new life, a new reconciler."""
+        self.ledger = Ledger(
+            self.path, simulated=True, now=lambda: self.time, new_id=lambda: f"id{next(self.ids)}"
+        )
+        self.ledger.begin_incarnation()
+        self.reconciler = Reconciler(
+            self.engine, self.in_ledger, hub="hub", now=lambda: self.time, simulated=True,
+            on_event=self.told.append, known_servers=lambda: self.known,
+        )  # fmt: skip
+
+    def kill_hub(self, lose_ledger: bool = False) -> None:
+        """The hub dies and starts again."""
+        self.ledger.close()
+        if lose_ledger:
+            for file in self.path.parent.iterdir():
+                file.unlink()
+        self.time += timedelta(seconds=30)
+        self.begin()
+
+    async def in_ledger(self, method: Callable[..., T], *args: Any) -> T:
+        return method(self.ledger, *args)
+
+    def reserve(
+        self, user: str, gpus: int = 1, foreign: Any = None, server: str = "",
+        limits: Limits | None = None, kind: str = "any",
+    ) -> Lease:  # fmt: skip
+        wanted = Wanted(gpus, kind)
+        request = LeaseRequest("hub", user, server, wanted, limits or Limits(), 4)
+        name = f"ds01.{user}" + (f".{server}" if server else "")
+        return self.ledger.reserve(request, self.snapshot, foreign, name)
+
+    def body(self, lease: Lease) -> Json:
+        """The create call of a server, its labels those that the ledger is rebuilt from."""
+        labels = {
+            "ds01.hub": "hub", "ds01.user": lease.user, "ds01.server": lease.server,
+            "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
+            "ds01.units": str(lease.units), "ds01.gpu.uuids": ",".join(lease.devices),
+            "ds01.hours": "" if lease.hours is None else f"{lease.hours:g}",
+            "ds01.simulated": "true",
+        }  # fmt: skip
+        return {"Image": IMAGE, "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
+
+    async def create(self, lease: Lease) -> str:
+        return await self.engine.create_container(lease.container_name, self.body(lease))
+
+    async def serve(self, user: str) -> Lease:
+        """A server that runs."""
+        lease = self.reserve(user)
+        container = await self.create(lease)
+        await self.engine.start_container(container)
+        return self.ledger.bind(lease.id, lease.generation, container)
+
+    async def run(self, dry_run: bool = False) -> list[str]:
+        return [f"{a.action} {a.object}" for a in await self.reconciler.run(dry_run)]

@@ -1,0 +1,147 @@
+"""Catalog images: where this site has them, fetched when missing, known by their digest."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ds01_spawner.core.build_log import clean
+from ds01_spawner.core.imagemap import map_image
+from ds01_spawner.core.slugs import slug
+from ds01_spawner.core.units import format_size
+from ds01_spawner.errors import BaseImageRefused, ImageMissing
+from ds01_spawner.services.build_record import BuildEvent
+from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, Json
+from ds01_spawner.services.shared_work import SharedWork
+
+# The engine's own steps run in the image, as root: what is loaded into them is not the image's.
+LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT")
+NAMESPACE = "ds01-base"
+_TITLE_PULL = "Fetching the framework image"
+_ID_CHARS = 12
+_FETCHED = ("Download complete", "Pull complete", "Already exists")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """A catalog image on this host."""
+
+    name: str  # as this site has it
+    identity: str  # digest of the registry, or id of an image that was made here: `sha256:…`
+    tag: str  # a local name, so that FROM asks no registry
+
+
+class BaseImages:
+    """Looks catalog images up, and pulls what is missing, once for all who wait.
+
+    `image_map` are the site's patterns (see core.imagemap); a pull may take `timeout_s` seconds.
+    """
+
+    def __init__(
+        self, engine: Engine, image_map: Mapping[str, str], *, timeout_s: float = 3600
+    ) -> None:
+        self._engine = engine
+        self._map = dict(image_map)
+        self._timeout_s = timeout_s
+        self._pulls: SharedWork[BuildEvent, None] = SharedWork()
+
+    async def resolve(self, image: str, on_event: Callable[[BuildEvent], None]) -> BaseImage:
+        """The image of a catalog row, here and now. Raises ImageMissing, BaseImageRefused."""
+        name = _with_tag(map_image(image, self._map))
+        try:
+            found = await self._engine.inspect_image(name)
+        except EngineNotFound:
+            await self._pulls.join(name, functools.partial(self._pull, name), on_event)
+            found = await self._engine.inspect_image(name)
+        _check(name, found)
+        repository = f"{NAMESPACE}/{slug(image)}"
+        tag = str(found["Id"]).removeprefix("sha256:")[:_ID_CHARS]
+        if f"{repository}:{tag}" not in (found.get("RepoTags") or ()):
+            await self._engine.tag_image(str(found["Id"]), repository, tag)
+        return BaseImage(name, _identity(name, found), f"{repository}:{tag}")
+
+    async def _pull(self, name: str, tell: Callable[[BuildEvent], None]) -> None:
+        progress = _PullProgress(tell)
+        try:
+            await asyncio.wait_for(self._engine.pull(name, progress.add), self._timeout_s)
+        except EngineRefused as refusal:
+            raise ImageMissing(name, _why(refusal), detail=str(refusal)) from refusal
+        except asyncio.TimeoutError as late:
+            minutes = f"{self._timeout_s / 60:g}"
+            raise ImageMissing(name, f"it took longer than {minutes} minutes") from late
+
+
+class _PullProgress:
+    """The engine's progress of each layer -> one line, told when its numbers change visibly."""
+
+    def __init__(self, tell: Callable[[BuildEvent], None]) -> None:
+        self._tell = tell
+        self._layers: dict[str, tuple[int, int, bool]] = {}  # bytes there, in all, fetched
+        self._told = ""
+
+    def add(self, event: Json) -> None:
+        layer, status = str(event.get("id") or ""), str(event.get("status") or "")
+        if not layer or status.startswith("Pulling from"):
+            return
+        size = event.get("progressDetail") or {}
+        there, total, fetched = self._layers.get(layer, (0, 0, False))
+        if status == "Downloading":
+            there, total = int(size.get("current") or 0), int(size.get("total") or 0)
+        elif status in _FETCHED:
+            there, fetched = total, True
+        self._layers[layer] = there, total, fetched
+        self._say()
+
+    def _say(self) -> None:
+        there, total = (sum(layer[i] for layer in self._layers.values()) for i in (0, 1))
+        fetched = sum(layer[2] for layer in self._layers.values())
+        size = f", {format_size(there)} of {format_size(total)}" if total else ""
+        # A new line for each hundredth, not for each packet.
+        key = f"{fetched} {len(self._layers)} {there * 100 // total if total else 0}"
+        if key != self._told:
+            self._told = key
+            line = f"{fetched} of {len(self._layers)} layers{size}"
+            self._tell(BuildEvent(0, 1, _TITLE_PULL, line))
+
+
+def _with_tag(name: str) -> str:
+    """A name with its tag said: without one, engines may fetch every tag there is."""
+    return name if "@" in name or ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _identity(name: str, image: Json) -> str:
+    """The digest by which the registry knows the image; of several, the one of this name."""
+    digests = sorted(str(d) for d in image.get("RepoDigests") or () if "@" in str(d))
+    repository = name.partition("@")[0]
+    if ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    own = [d for d in digests if d.partition("@")[0] == repository]
+    best = next(iter(own or digests), None)
+    return best.partition("@")[2] if best else str(image["Id"])
+
+
+def _check(name: str, image: Json) -> None:
+    config = image.get("Config") or {}
+    if config.get("OnBuild"):
+        raise BaseImageRefused(name, "it has ONBUILD instructions, which would run in each build")
+    for variable in config.get("Env") or ():
+        key = str(variable).partition("=")[0]
+        if key in LOADER_VARIABLES:
+            raise BaseImageRefused(
+                name, f"it sets {key}, which loads code of its own into every program"
+            )
+
+
+def _why(refusal: EngineRefused) -> str:
+    text = refusal.message.lower()
+    if "unauthorized" in text or "authentication required" in text:
+        return "the registry asks for a log-in"
+    if isinstance(refusal, EngineNotFound) or "not found" in text or "denied" in text:
+        return "the registry has no such image, or asks for a log-in"
+    if "no space left" in text:
+        return "this server's disk is full"
+    if any(word in text for word in ("no such host", "timeout", "refused", "unreachable", "dial")):
+        return "the registry could not be reached"
+    return clean(refusal.message)

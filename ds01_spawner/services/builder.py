@@ -1,0 +1,179 @@
+"""Derived images: found by their digest, else built, once for all who want the same."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import logging
+import tarfile
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from ds01_spawner.core.build_log import explain
+from ds01_spawner.core.dockerfile import steps
+from ds01_spawner.core.recipe import Recipe, image_labels
+from ds01_spawner.errors import BuildFailed
+from ds01_spawner.services.build_record import BuildEvent, BuildRecord
+from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, EngineStreamError
+from ds01_spawner.services.shared_work import Line, SharedWork
+
+log = logging.getLogger(__name__)
+LATEST = "latest"
+_TITLE_LINE = "Waiting for other builds"
+_TAIL_SHOWN = 40
+OnEvent = Callable[[BuildEvent], None]
+Context = Callable[[], dict[str, bytes]]
+
+__all__ = ["BuildEvent", "Builder", "derived_scripts", "to_tar"]
+
+
+class Builder:
+    """Builds with the engine's classic builder: it has limits, and ends when it is cancelled.
+
+    `memory` in bytes and `cpus` bound each step, `timeout_s` the whole. `buildargs` are the
+    site's proxies, `network` the network of the steps (None: the engine's default).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        concurrency: int,
+        memory: int | None,
+        cpus: float | None,
+        timeout_s: float,
+        log_dir: Path,
+        now: Callable[[], datetime],
+        buildargs: Mapping[str, str] | None = None,
+        network: str | None = None,
+    ) -> None:
+        self._engine = engine
+        self._memory, self._cpus, self._timeout_s = memory, cpus, timeout_s
+        self._log_dir = log_dir
+        self._now = now
+        self._buildargs, self._network = dict(buildargs or {}), network
+        self._line = Line(concurrency)
+        self._shared: SharedWork[BuildEvent, str] = SharedWork()
+        log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def ensure(
+        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, on_event: OnEvent
+    ) -> str:
+        """The id of the recipe's image, which then has the name `image_name`, and `:latest` of it.
+
+        Raises BuildFailed, or EngineUnavailable. When the caller is cancelled, the build goes on
+        for those who still want it; when there is none, it has ended on return.
+        """
+        found = await self._find(recipe, image_name)
+        if found is not None:
+            return found
+        build = functools.partial(self._in_turn, recipe, image_name, base_tag, context)
+        image = await self._shared.join(recipe.digest, build, on_event)
+        await self._name(image, image_name)
+        return image
+
+    def log_path(self, recipe: Recipe) -> Path:
+        """Where the log of the recipe's last build is."""
+        return self._log_dir / f"{recipe.short}.log"
+
+    async def _find(self, recipe: Recipe, image_name: str) -> str | None:
+        """An image of this very recipe, under this name or any other."""
+        try:
+            image = await self._engine.inspect_image(image_name)
+        except EngineNotFound:
+            pass
+        else:
+            labels = (image.get("Config") or {}).get("Labels") or {}
+            if labels.get("ds01.recipe") == recipe.digest:
+                return str(image["Id"])
+        made = {"ds01.image.managed": "true", "ds01.recipe": recipe.digest}
+        for image in await self._engine.list_images(made):
+            await self._name(str(image["Id"]), image_name)
+            return str(image["Id"])
+        return None
+
+    async def _name(self, image: str, image_name: str) -> None:
+        repository, _, tag = image_name.rpartition(":")
+        await self._engine.tag_image(image, repository, tag)
+        await self._engine.tag_image(image, repository, LATEST)
+
+    async def _in_turn(
+        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
+    ) -> str:
+        count = len({step.title for step in steps(recipe, base_tag)}) + 1
+
+        def in_line(position: int) -> None:
+            tell(BuildEvent(0, count, _TITLE_LINE, f"place {position} in the line"))
+
+        async with self._line.place(in_line):
+            # It may have been built between the first look and now.
+            found = await self._find(recipe, image_name)
+            return found or await self._build(recipe, image_name, base_tag, context, tell)
+
+    async def _build(
+        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
+    ) -> str:
+        record = BuildRecord(self.log_path(recipe), steps(recipe, base_tag), tell, self._now)
+        ending = "The build was given up."
+        try:
+            image = await asyncio.wait_for(
+                self._engine.build(
+                    to_tar(context()),
+                    tag=image_name,
+                    labels=image_labels(recipe),
+                    buildargs=self._buildargs,
+                    memory=self._memory,
+                    cpus=self._cpus,
+                    network=self._network,
+                    on_line=record.add,
+                ),
+                self._timeout_s,
+            )
+            ending = f"Built {image}."
+            return image
+        except (EngineRefused, asyncio.TimeoutError) as error:
+            failed = self._failure(error, record, recipe)
+            ending = failed.message
+            raise failed from error
+        finally:
+            record.close(ending)
+
+    def _failure(
+        self, error: EngineRefused | asyncio.TimeoutError, record: BuildRecord, recipe: Recipe
+    ) -> BuildFailed:
+        tail = tuple(record.tail)
+        if isinstance(error, EngineRefused):
+            code = error.code if isinstance(error, EngineStreamError) else None
+            why = explain(tail, error.message, code)
+        else:
+            why = f"it took longer than the {self._timeout_s / 60:g} minutes that a build may take."
+        detail = f"recipe {recipe.short}: {error!r}; the log is {self.log_path(recipe)}"
+        return BuildFailed(
+            record.title, why, log_tail="\n".join(tail[-_TAIL_SHOWN:]), detail=detail
+        )
+
+
+def to_tar(files: Mapping[str, bytes]) -> bytes:
+    """A build context as a tar: the same bytes for the same files, all of them root's."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, content in sorted(files.items()):
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+@functools.cache
+def derived_scripts() -> Mapping[str, bytes]:
+    """The files of images/derived by their path there, from the wheel or the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "_images" / "derived", package.parent / "images" / "derived")
+    root = next(folder for folder in folders if folder.is_dir())
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }

@@ -1,0 +1,25 @@
+#!/bin/sh
+# pip.sh FILE wheels-only|source-allowed: Python packages, as the account that owns the
+# environment. The constraints keep the framework's own packages as they are.
+. /opt/ds01/build/lib.sh
+file=$1
+kind=$2
+set --
+if [ "$kind" = wheels-only ]; then
+    set -- --only-binary :all:
+fi
+{
+    status=0
+    "$env/bin/python" -m pip install "$@" -r "$file" -c "$root/constraints.txt" || status=$?
+    echo "$status" >"$HOME/status"
+} 2>&1 | tee "$HOME/log"
+status=$(cat "$HOME/status")
+[ "$status" = 0 ] && exit 0
+
+# pip says "no versions" of a package that has no wheel for this Python; the index knows better.
+name=$(sed -n 's/.*Could not find a version that satisfies the requirement \([A-Za-z0-9._-]*\).*(from versions: none).*/\1/p' "$HOME/log" | tail -n 1)
+if [ "$kind" = wheels-only ] && [ -n "$name" ] && ! grep -q 'require a different python version' "$HOME/log"; then
+    versions=$("$env/bin/python" -m pip index versions "$name" 2>/dev/null | sed -n 's/^Available versions: //p')
+    [ -z "$versions" ] || fail "$name has no ready-made package (wheel) for this image's Python, only its source, and building from source is not allowed here."
+fi
+exit "$status"

@@ -1,0 +1,85 @@
+"""The form's way in and out: what the hub calls to show it, to read it, and to judge options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ds01_spawner.core.options import from_form, parse
+from ds01_spawner.errors import DS01Error, OptionsRefused
+from ds01_spawner.hub import form
+from ds01_spawner.hub.refusals import to_http_error
+from ds01_spawner.services.engine import EngineRefused
+from ds01_spawner.services.metrics import REFUSALS
+
+if TYPE_CHECKING:
+    from ds01_spawner.hub.spawner import DS01Spawner
+
+
+async def render_form(spawner: DS01Spawner) -> str:
+    """The options form of this user, now; trouble is told in its place."""
+    try:
+        return form.render(await _facts(spawner))
+    except DS01Error as error:
+        return form.render_trouble(error)
+
+
+async def _facts(spawner: DS01Spawner) -> form.Facts:
+    runtime, user = spawner.runtime, spawner.user.name
+    offer, snapshot = await runtime.offer(user, spawner.group_names)
+    leases = await runtime.leases()
+    own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
+    taken = {uuid for lease in leases for uuid in lease.devices}
+    with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
+        taken |= set(await runtime.reconciler.foreign_devices(snapshot))
+    rejected, problems = runtime.rejected.pop(user, (None, ()))
+    return form.Facts(
+        offer=offer,
+        snapshot=snapshot,
+        taken=frozenset(taken),
+        own_units=sum(lease.units for lease in own),
+        own_servers=len(own),
+        chosen=rejected or _linked(spawner) or spawner.user_options,
+        problems=problems,
+        notices=runtime.notices(),
+    )
+
+
+def _linked(spawner: DS01Spawner) -> dict[str, Any] | None:
+    """The preset that the form's address names, as either hub version writes it."""
+    handler = getattr(spawner, "handler", None)
+    if handler is None:
+        return None
+    for key in ("opt-preset", "preset"):
+        values = handler.request.query_arguments.get(key)
+        if values:
+            return {"preset": values[-1].decode("utf-8", "replace")}
+    return None
+
+
+async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) -> dict[str, Any]:
+    """The options of a posted form, checked; a refused form is shown again as it was."""
+    runtime, user = spawner.runtime, spawner.user.name
+    try:
+        offer, _ = await runtime.offer(user, spawner.group_names)
+        options = from_form(form_data, offer.presets)
+        try:
+            parse(options, offer)
+        except OptionsRefused as refused:
+            runtime.rejected[user] = (options, refused.problems)
+            raise
+    except DS01Error as error:
+        REFUSALS.labels(code=error.code).inc()
+        raise to_http_error(error) from None
+    return options
+
+
+async def validate_options(spawner: DS01Spawner, options: object) -> None:
+    """Refuse wrong options before anything is touched, on every way to a start."""
+    try:
+        offer, _ = await spawner.runtime.offer(spawner.user.name, spawner.group_names)
+        parse(options, offer)
+    except DS01Error as error:
+        REFUSALS.labels(code=error.code).inc()
+        raise to_http_error(error) from None

@@ -1,0 +1,303 @@
+"""The phases of one start, each a step that can be undone.
+
+`Start` carries what the phases learn; `DS01Spawner.start` says their order. Whatever happens, at
+any line, `undo` leaves no container and no lease: what cannot be undone now, because the engine
+does not answer, stays recorded in the ledger, and reconcile undoes it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ds01_spawner.core.container import ContainerPlan, Mount, create_body
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.options import Offer, Request, parse
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.slugs import container_name
+from ds01_spawner.errors import DS01Error, NameTaken, ServerDied, ServerSilent, StillThere
+from ds01_spawner.hub import planning
+from ds01_spawner.hub.progress import Phase, ProgressLog
+from ds01_spawner.hub.runtime import Runtime, told
+from ds01_spawner.services.engine import EngineConflict, EngineNotFound
+from ds01_spawner.services.images import ReadyImage
+from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
+from ds01_spawner.services.metrics import PHASE_SECONDS
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 0.02
+LOOK_SECONDS = 0.5
+GONE_SECONDS = 60.0
+LOG_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The facts of a start that only the spawner knows."""
+
+    user: str
+    server: str
+    groups: tuple[str, ...]
+    options: object
+    prefix: str
+    port: int
+    ready_path: str
+    ready_timeout: float
+    ceilings: Mapping[str, float | None]  # c.Spawner.mem_limit and cpu_limit
+    mounts: tuple[Mount, ...]
+    environment: Callable[[], Mapping[str, str]]
+    command: Callable[[], tuple[str, ...]]
+
+
+class Start:
+    """One start of one server."""
+
+    def __init__(self, runtime: Runtime, asker: Asker, progress: ProgressLog) -> None:
+        self.runtime = runtime
+        self.asker = asker
+        self.progress = progress
+        self.offer: Offer
+        self.snapshot: Snapshot
+        self.limits: Limits
+        self.request: Request
+        self.image: ReadyImage
+        self.lease: Lease | None = None
+        self.container: str = ""
+        self._creating: asyncio.Task[str] | None = None
+        self._leasing: asyncio.Task[Lease] | None = None
+
+    @asynccontextmanager
+    async def phase(self, name: Phase) -> AsyncIterator[None]:
+        """Tell and time one phase."""
+        self.progress.phase(name)
+        began = time.monotonic()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            PHASE_SECONDS.labels(phase=name, outcome=outcome).observe(time.monotonic() - began)
+
+    async def resolve(self) -> None:
+        """The plan from the options, again: what was saved may be stale."""
+        async with self.phase("resolve"):
+            await self.runtime.ready()
+            self.offer, self.snapshot = await self.runtime.offer(self.asker.user, self.asker.groups)
+            self.limits = planning.ceil(self.offer.limits, self.asker.ceilings)
+            self.request = parse(self.asker.options, self.offer)
+
+    async def admit(self) -> None:
+        """Refuse now what would be refused after a build: quota, capacity, disk."""
+        async with self.phase("admit"):
+            await self._end_leftover()
+            await planning.enough_disk(self.runtime)
+            await self.runtime.in_ledger(
+                Ledger.check, self._lease_request(), self.snapshot, await self._foreign()
+            )
+
+    async def prepare_image(self) -> None:
+        """The derived image: there, or built, or joined while it is built."""
+        async with self.phase("image"):
+            self.image = await self.runtime.images.ready(
+                self.request,
+                self.asker.user,
+                self.offer.bundles,
+                self.offer.packages,
+                self.progress.build,
+            )
+
+    async def take_lease(self) -> None:
+        """One transaction, or a refusal; a start never waits for a device."""
+        async with self.phase("lease"):
+            snapshot = await self.runtime.inventory.snapshot()
+            self._leasing = self.runtime.keep(
+                self.runtime.in_ledger(
+                    Ledger.reserve,
+                    self._lease_request(),
+                    snapshot,
+                    await self._foreign(),
+                    container_name=self.name,
+                )
+            )
+            self.lease = await asyncio.shield(self._leasing)
+            self.snapshot = snapshot
+            self._tell("gpu.allocate" if self.lease.devices else "container.lease")
+
+    async def create(self) -> None:
+        """The container, all limits in the call."""
+        async with self.phase("create"):
+            body = create_body(await self.plan())
+            self._creating = self.runtime.keep(self._create(body))
+            self.container = await asyncio.shield(self._creating)
+            await planning.prepare_home(self.runtime, self.container, self.asker)
+            self._tell("container.create")
+
+    async def start(self) -> None:
+        """Start it, as many at once on this host as it carries."""
+        lease = self._own_lease()
+        async with self.phase("start"), self.runtime.start_slots:
+            await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
+            await planning.start_container(self.runtime, self.container, self.devices)
+            self.lease = await self.runtime.in_ledger(
+                Ledger.bind, lease.id, lease.generation, self.container
+            )
+
+    async def answers(self) -> tuple[str, int]:
+        """Wait until the server answers; its address and port."""
+        async with self.phase("ready"):
+            address = await planning.address(self.runtime, self.container)
+            deadline = time.monotonic() + self.asker.ready_timeout
+            look = time.monotonic() + LOOK_SECONDS
+            while not await planning.http_answers(address, self.asker.port, self.asker.ready_path):
+                if time.monotonic() >= look:
+                    await self._still_alive()
+                    look = time.monotonic() + LOOK_SECONDS
+                if time.monotonic() >= deadline:
+                    raise ServerSilent(self.asker.ready_timeout, await self._log_tail())
+                await asyncio.sleep(PROBE_SECONDS)
+            self._tell("container.start")
+            return address, self.asker.port
+
+    # --- undoing -----------------------------------------------------------------------------
+
+    async def undo(self) -> None:
+        """Remove the container, then release the lease. Called shielded."""
+        try:
+            if self._leasing is not None:
+                self.lease = await _quietly(self._leasing) or self.lease
+            if self._creating is not None:
+                self.container = await _quietly(self._creating) or self.container
+            if self.container:
+                await remove(self.runtime, self.container)
+            if self.lease is not None:
+                await self.runtime.in_ledger(Ledger.release, self.lease.id)
+                self._tell("gpu.release" if self.lease.devices else "container.release")
+        except DS01Error as error:
+            log.warning("Left to reconcile: %s", told(error))
+            self.runtime.reconcile_soon()
+
+    # --- parts -------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return container_name(self.asker.prefix, self.asker.user, self.asker.server)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices of the lease."""
+        held = self.lease.devices if self.lease else ()
+        return tuple(d for d in self.snapshot.devices if d.uuid in held)
+
+    async def plan(self) -> ContainerPlan:
+        """All that the create call says."""
+        return await planning.container_plan(self)
+
+    def _own_lease(self) -> Lease:
+        if self.lease is None:
+            raise RuntimeError("this phase comes after the lease")
+        return self.lease
+
+    def _lease_request(self) -> LeaseRequest:
+        return LeaseRequest(
+            hub=self.runtime.settings.hub_id,
+            user=self.asker.user,
+            server=self.asker.server,
+            wanted=Wanted(
+                self.request.gpus,
+                self.request.gpu,
+                frozenset({self.request.architecture}) if self.request.gpus else None,
+            ),
+            limits=self.limits,
+            hours=self.request.hours,
+        )
+
+    async def _foreign(self) -> Mapping[str, str]:
+        return await self.runtime.reconciler.foreign_devices(self.snapshot)
+
+    async def _end_leftover(self) -> None:
+        """End what an earlier start of this very server left: the hub says that none runs."""
+        leases = await self.runtime.leases()
+        hub = self.runtime.settings.hub_id
+        for lease in leases:
+            if (lease.hub, lease.user, lease.server) == (hub, self.asker.user, self.asker.server):
+                await remove(self.runtime, lease.container or lease.container_name, lease.id)
+                await self.runtime.in_ledger(Ledger.release, lease.id)
+
+    async def _create(self, body: dict[str, Any]) -> str:
+        engine = self.runtime.engine
+        try:
+            return await engine.create_container(self.name, body)
+        except EngineConflict:
+            seen = await _inspect(self.runtime, self.name)
+            if seen is not None:
+                labels = seen["Config"]["Labels"] or {}
+                if labels.get("ds01.hub") != self.runtime.settings.hub_id:
+                    raise NameTaken(self.name) from None
+                await remove(self.runtime, seen["Id"])
+            return await engine.create_container(self.name, body)
+
+    async def _still_alive(self) -> None:
+        seen = await _inspect(self.runtime, self.container)
+        state = seen["State"] if seen else {"Running": False, "ExitCode": None}
+        if not state["Running"]:
+            raise ServerDied(
+                state.get("ExitCode"), bool(state.get("OOMKilled")), await self._log_tail()
+            )
+
+    async def _log_tail(self) -> str:
+        try:
+            return await self.runtime.engine.logs(self.container, LOG_LINES)
+        except (DS01Error, EngineNotFound):
+            return ""
+
+    def _tell(self, event: str) -> None:
+        lease = self._own_lease()
+        self.runtime.events.write(
+            event,
+            self.asker.user,
+            server=self.asker.server,
+            lease=lease.id,
+            devices=list(lease.devices),
+            container=self.container,
+        )
+
+
+async def _quietly(task: Awaitable[Any]) -> Any:
+    """What a task that was shielded from a cancel came to; None if it failed."""
+    try:
+        return await task
+    except Exception:
+        return None
+
+
+async def _inspect(runtime: Runtime, container: str) -> dict[str, Any] | None:
+    try:
+        return await runtime.engine.inspect_container(container)
+    except EngineNotFound:
+        return None
+
+
+async def remove(runtime: Runtime, container: str, lease: str = "") -> None:
+    """Remove a container of this hub and wait until it is gone.
+
+    With `lease`, only a container that carries it; anything else of that name is left alone.
+    """
+    seen = await _inspect(runtime, container)
+    if seen is None:
+        return
+    labels = seen["Config"]["Labels"] or {}
+    if labels.get("ds01.hub") != runtime.settings.hub_id:
+        return
+    if lease and labels.get("ds01.lease") != lease:
+        return
+    with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
+        await runtime.engine.remove_container(seen["Id"], force=True)
+    if not await runtime.engine.wait_removed(seen["Id"], GONE_SECONDS):
+        raise StillThere(container)

@@ -1,0 +1,214 @@
+"""From what a start knows to what the engine is told, and the small steps around it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ds01_spawner.core.container import ContainerPlan, Mount, Resources
+from ds01_spawner.core.devices import Device
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.slugs import slug, volume_name
+from ds01_spawner.errors import DeviceRefused, EngineRefusal, NoAccount, NoDiskSpace
+from ds01_spawner.services.accounts import Account, account_of
+from ds01_spawner.services.engine import EngineNotFound, EngineRefused
+from ds01_spawner.services.ledger import Ledger
+
+if TYPE_CHECKING:
+    from ds01_spawner.hub.phases import Asker, Start
+    from ds01_spawner.hub.runtime import Runtime
+
+LOG_FILES = 2
+CONSTRAINTS = "/opt/ds01/constraints.txt"
+DEFAULT_PIDS = 4096
+MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
+_DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
+
+
+def ceil(limits: Limits, ceilings: Mapping[str, float | None]) -> Limits:
+    """The limits under the traits `cpu_limit` and `mem_limit`, which are ceilings."""
+
+    def lower(value: float | None, ceiling: float | None) -> float | None:
+        known = [v for v in (value, ceiling) if v]
+        return min(known) if known else value
+
+    memory = lower(limits.memory, ceilings.get("memory"))
+    return replace(
+        limits,
+        max_cpus=lower(limits.max_cpus, ceilings.get("cpus")),
+        memory=None if memory is None else int(memory),
+    )
+
+
+async def enough_disk(runtime: Runtime) -> None:
+    """Refuse a new server below the floor of free disk; unknown is not refused."""
+    free = await runtime.engine.free_disk()
+    floor = runtime.settings.min_free_disk
+    if free is not None and free < floor:
+        raise NoDiskSpace(free, floor)
+
+
+def resources(start: Start) -> Resources:
+    """The limits of the container: what was asked for, else what the policy gives."""
+    limits, asked, settings = start.limits, start.request, start.runtime.settings
+    capacity = start.runtime.capacity
+    memory = asked.memory or limits.memory or (capacity.memory if capacity else None)
+    swap = memory
+    if memory and limits.memory_swap and limits.memory:
+        swap = memory + max(0, limits.memory_swap - limits.memory)
+    shm = limits.shm_size
+    if memory and (shm is None or shm > memory):
+        shm = memory // MEMORY_KEPT_FOR_SHM if shm is None else memory
+    return Resources(
+        cpus=asked.cpus or limits.max_cpus or (capacity.cpus if capacity else None),
+        memory=memory,
+        memory_swap=swap,
+        shm_size=shm,
+        pids_limit=limits.pids_limit or DEFAULT_PIDS,
+        tmp_size=limits.storage_tmp or settings.tmp_size,
+        log_size=settings.log_size,
+        log_files=LOG_FILES,
+        open_files=settings.open_files,
+    )
+
+
+async def account(runtime: Runtime, user: str) -> Account:
+    """uid and gid: the host's account, or one of the hub's own range, for ever."""
+    settings = runtime.settings
+    if settings.system_accounts:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(None, account_of, user)  # NSS may ask LDAP
+        if found is None:
+            raise NoAccount(user)
+        return found
+    first, last = settings.uid_range
+    uid = await runtime.in_ledger(Ledger.uid_of, user, (first, last))
+    return Account(uid, uid)
+
+
+def workspace_mount(runtime: Runtime, prefix: str, user: str) -> Mount:
+    """The workspace: a folder of the host by the admin's template, or the user's volume."""
+    template, home = runtime.settings.workspace, runtime.settings.home
+    if not template:
+        return Mount(volume_name(prefix, user), home)
+    if "/" in user or user in (".", "..") or "\0" in user:
+        raise NoAccount(user)
+    return Mount(template.format(username=user), home)
+
+
+async def container_plan(start: Start) -> ContainerPlan:
+    """All that the create call says."""
+    runtime, asker, request = start.runtime, start.asker, start.request
+    lease = start.lease
+    if lease is None:
+        raise RuntimeError("the container comes after the lease")
+    owner = await account(runtime, asker.user)
+    work = workspace_mount(runtime, asker.prefix, asker.user)
+    return ContainerPlan(
+        name=start.name,
+        hub=runtime.settings.hub_id,
+        user=asker.user,
+        server=asker.server,
+        image=start.image.name,
+        command=asker.command(),
+        environment={**image_environment(start.image.digest, work.target), **asker.environment()},
+        uid=owner.uid,
+        gid=owner.gid,
+        home=work.target,
+        resources=resources(start),
+        network=runtime.settings.network,
+        mounts=(work, *asker.mounts),
+        work_mount=work.source,
+        lease=lease.id,
+        generation=lease.generation,
+        framework=request.entry.framework,
+        version=request.entry.version,
+        architecture=request.architecture,
+        catalog_image=request.entry.image,
+        recipe=start.image.digest,
+        project=request.project,
+        created_at=lease.since,
+        devices=start.devices,
+        units=lease.units,
+        simulated=start.snapshot.simulated,
+        hours=request.hours,
+    )
+
+
+def image_environment(digest: str, home: str) -> dict[str, str]:
+    """What a derived image needs to know when it runs.
+
+    What a user installs from a notebook goes to a user base of this environment alone, and is
+    held by the constraints of its framework.
+    """
+    base = f"{home}/.ds01/{digest[:16]}"
+    return {"PYTHONUSERBASE": base, "PIP_CONSTRAINT": CONSTRAINTS, "PIP_USER": "1"}
+
+
+async def prepare_home(runtime: Runtime, container: str, asker: Asker) -> None:
+    """Give the container the user's passwd entry, and a new volume its owner.
+
+    One call: a new volume is root's, and its user has no capability to change that.
+    """
+    owner = await account(runtime, asker.user)
+    home = runtime.settings.home
+    name = slug(asker.user)
+    files = {
+        "etc/passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\n"
+        f"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        f"{name}:x:{owner.uid}:{owner.gid}::{home}:/bin/bash\n",
+        "etc/group": f"root:x:0:\nnogroup:x:65534:\n{name}:x:{owner.gid}:\n",
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, text in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(text), 0o644
+            tar.addfile(entry, io.BytesIO(text.encode()))
+        if not runtime.settings.workspace:
+            folder = tarfile.TarInfo(home.strip("/"))
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o750
+            folder.uid, folder.gid = owner.uid, owner.gid
+            tar.addfile(folder)
+    await runtime.engine.put_archive(container, "/", buffer.getvalue())
+
+
+async def start_container(runtime: Runtime, container: str, devices: tuple[Device, ...]) -> None:
+    """Start it; GPU errors of the runtime all surface here, and become sentences."""
+    try:
+        await runtime.engine.start_container(container)
+    except EngineRefused as refused:
+        text = refused.message.lower()
+        if devices and any(word in text for word in _DEVICE_WORDS):
+            raise DeviceRefused(detail=refused.message) from None
+        raise EngineRefusal("start the container", detail=refused.message) from None
+
+
+async def address(runtime: Runtime, container: str) -> str:
+    """The container's address in the hub's network."""
+    try:
+        seen = await runtime.engine.inspect_container(container)
+    except EngineNotFound:
+        return ""
+    network = seen["NetworkSettings"]["Networks"].get(runtime.settings.network) or {}
+    return str(network.get("IPAddress") or "")
+
+
+async def http_answers(address: str, port: int, path: str) -> bool:
+    """Whether something speaks HTTP there. One cheap request, bounded."""
+    if not address:
+        return False
+    writer = None
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode("latin-1"))
+        return (await asyncio.wait_for(reader.readline(), 2)).startswith(b"HTTP/1.")
+    except (OSError, asyncio.TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()

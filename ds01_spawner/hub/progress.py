@@ -1,0 +1,87 @@
+"""What a start tells its user: a bounded, replayable log of its phases.
+
+JupyterHub calls `progress()` anew for each tab and each reload, so events are kept, not consumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from ds01_spawner.services.build_record import BuildEvent
+
+Phase = Literal["resolve", "admit", "image", "lease", "create", "start", "ready"]
+PHASES: dict[Phase, tuple[int, str]] = {  # where the bar is when the phase begins, and its title
+    "resolve": (1, "Checking what you chose"),
+    "admit": (3, "Checking what you may have now"),
+    "image": (5, "Preparing your environment"),
+    "lease": (80, "Reserving your place"),
+    "create": (84, "Making your container"),
+    "start": (88, "Starting your container"),
+    "ready": (92, "Waiting for your notebook server"),
+}
+MAX_EVENTS = 1000
+MAX_LOG_CHARS = 4000
+
+
+class ProgressLog:
+    """The events of one start, readable by any number of readers from the beginning."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._percent = 0
+        self._title = ""
+
+    def phase(self, name: Phase, message: str = "") -> None:
+        """Say that a phase begins."""
+        percent, title = PHASES[name]
+        self.say(f"{title}{': ' + message if message else ''}", percent, phase=name)
+
+    def say(self, message: str, percent: int | None = None, **more: Any) -> None:
+        """Add an event; the percentage never goes back."""
+        self._percent = max(self._percent, min(percent or 0, 99))
+        self._add({"progress": self._percent, "message": message, **more})
+
+    def build(self, event: BuildEvent) -> None:
+        """Tell of a build: its steps take the part of the bar that the image phase has."""
+        first, last = PHASES["image"][0], PHASES["lease"][0]
+        percent = first + (last - first) * event.step // max(event.steps, 1)
+        if event.title != self._title:
+            self._title = event.title
+            step = f" (step {event.step} of {event.steps})" if event.step else ""
+            self.say(f"{event.title}{step}", percent)
+        if event.line:
+            self.log(event.line)
+
+    def log(self, text: str) -> None:
+        """Add lines of a build's log; the page shows them apart from the events."""
+        self._add({"progress": self._percent, "message": text[:MAX_LOG_CHARS], "log": True})
+
+    def close(self) -> None:
+        """No more events come."""
+        self._closed = True
+        self._wake()
+
+    async def read(self) -> AsyncIterator[dict[str, Any]]:
+        """All events, from the first on, until the log is closed."""
+        sent = 0
+        while True:
+            changed = self._changed
+            while sent < len(self._events):
+                yield self._events[sent]
+                sent += 1
+            if self._closed:
+                return
+            await changed.wait()
+
+    def _add(self, event: dict[str, Any]) -> None:
+        if len(self._events) < MAX_EVENTS:
+            self._events.append(event)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

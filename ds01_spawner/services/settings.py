@@ -1,0 +1,217 @@
+"""The wiring of one hub, as traits: `c.DS01Spawner.*`.
+
+The hub's spawner inherits these traits; the command line reads the same section of the same
+configuration. Rules for people are not here but in the policy file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from traitlets import Bool, Dict, Float, Integer, List, TraitError, Unicode, validate
+from traitlets.config import Config, LoggingConfigurable
+
+SECTION = "DS01Spawner"
+GIB = 1 << 30
+
+
+class Settings(LoggingConfigurable):
+    """Where things are, and the host's own limits."""
+
+    hub_id = Unicode(
+        "jupyterhub",
+        config=True,
+        help="""
+        The name of this hub on its engine, in the label `ds01.hub` of all that it makes.
+
+        Objects of another hub are never touched. Give each hub of one engine its own name::
+
+            c.DS01Spawner.hub_id = "teaching"
+        """,
+    )
+    data_dir = Unicode(
+        "/var/lib/ds01_spawner",
+        config=True,
+        help="""
+        The folder of the ledger, the build logs and the event log: on a local disk, mode 0700.
+        """,
+    )
+    policy_file = Unicode(
+        "",
+        config=True,
+        help="""
+        The policy file (YAML): limits of users and groups, presets, bundles.
+
+        DS01's own `resource-limits.yaml` is read as it is. Empty: built-in defaults for all.
+        """,
+    )
+    catalog_file = Unicode(
+        "",
+        config=True,
+        help="""
+        The image catalog in AIME's format (`ml_images.repo`). Empty: the starter catalog.
+        """,
+    )
+    fallback_images = List(
+        Unicode(),
+        config=True,
+        help="""
+        Catalog rows that are used only while the catalog is missing or empty, with a banner::
+
+            c.DS01Spawner.fallback_images = ["Pytorch, 2.8.0, [CUDA_ADA], mirror/pytorch:2.8.0"]
+        """,
+    )
+    image_map = Dict(
+        config=True,
+        help="""
+        Where this site has the catalog's images: pattern -> name, the first match wins.
+
+        One `*` in the pattern is put where the name has one::
+
+            c.DS01Spawner.image_map = {"aimehub/*": "registry.example.org/aime/*"}
+        """,
+    )
+    architectures = List(
+        Unicode(),
+        config=True,
+        help="""
+        Which catalog entries a host without devices offers. Empty: all CUDA ones.
+
+        On a host with devices their own compute capability decides.
+        """,
+    )
+    gpus = Unicode(
+        "auto",
+        config=True,
+        help="""
+        Where the devices are read from.
+
+        `auto`: from the NVIDIA driver, none where there is no driver. `none`: no device is
+        offered. `simulated:2xA100-40GB`: made-up devices, for demonstrations and tests; they are
+        never used unless asked for here.
+        """,
+    )
+    default_gpus = Integer(
+        0, min=0, config=True, help="How many GPUs a start gets that says nothing about them."
+    )
+    engine_url = Unicode(
+        "unix:///var/run/docker.sock", config=True, help="Where the container engine listens."
+    )
+    network = Unicode(
+        "ds01",
+        config=True,
+        help="The bridge network of the servers; made where missing, with no way between them.",
+    )
+    network_subnet = Unicode(
+        "172.30.77.0/24",
+        config=True,
+        help="""
+        The subnet of that network. Its first address is the host's: the hub's API listens there.
+        """,
+    )
+    workspace = Unicode(
+        "",
+        config=True,
+        help="""
+        The folder of the host that is a user's workspace; empty: a volume per user.
+
+        `{username}` is the account's name; the folder must exist and be the user's::
+
+            c.DS01Spawner.workspace = "/home/{username}/workspace"
+        """,
+    )
+    home = Unicode("/workspace", config=True, help="Where the workspace is in the container.")
+    system_accounts = Bool(
+        False,
+        config=True,
+        help="""
+        Whether uid and gid come from the host's accounts (also LDAP through NSS).
+
+        A user without an account, or with a uid below 1000, is refused. Otherwise each name gets
+        a uid of `uid_range`, the same for ever.
+        """,
+    )
+    uid_range = List(
+        Integer(), default_value=[200_000, 299_999], minlen=2, maxlen=2, config=True,
+        help="First and last uid of users without an account of the host.",
+    )  # fmt: skip
+    start_concurrency = Integer(
+        0, min=0, config=True, help="How many containers start at once; 0: one per core."
+    )
+    build_concurrency = Integer(2, min=1, config=True, help="How many images are built at once.")
+    build_memory = Integer(8 * GIB, config=True, help="Memory of one build, in bytes.")
+    build_cpus = Float(2.0, config=True, help="Cores of one build.")
+    build_timeout = Integer(1800, min=1, config=True, help="How long one build may take, in s.")
+    package_index = Unicode(
+        "", config=True, help="URL of the Python package index or mirror; empty: pip's default."
+    )
+    extra_package_indexes = List(
+        Unicode(), config=True, help="More package indexes, asked besides the first."
+    )
+    apt_mirror = Unicode(
+        "", config=True, help="URL of a mirror that has /debian and /ubuntu; empty: the image's."
+    )
+    proxies = Dict(
+        config=True, help="Proxy variables of builds: {'https_proxy': 'http://proxy:3128'}."
+    )
+    ca_file = Unicode(
+        "",
+        config=True,
+        help="""
+        A PEM file of certificate authorities that builds trust (a mirror or proxy of your own).
+        """,
+    )
+    min_free_disk = Integer(
+        10 * GIB, config=True, help="No new server below this much free disk of the engine, bytes."
+    )
+    tmp_size = Integer(2 * GIB, config=True, help="Size of /tmp of a server, in bytes.")
+    log_size = Integer(10 << 20, config=True, help="Size of one log file of a server, in bytes.")
+    open_files = Integer(16384, config=True, help="How many files a server may hold open.")
+    gpu_lease_ceiling_h = Float(
+        72.0,
+        config=True,
+        help="The longest a server with a GPU runs where no policy says it, in h.",
+    )
+    warn_before_minutes = Integer(
+        15, config=True, help="How long before its end a server's user is warned, in minutes."
+    )
+    reconcile_interval = Float(30.0, config=True, help="Seconds between two reconciliations.")
+    demo_notice = Unicode(
+        "", config=True, help="A sentence shown on the form: what here is a stand-in."
+    )
+
+    @validate("gpus")
+    def _valid_gpus(self, proposal: Any) -> str:
+        value = str(proposal.value)
+        if value in ("auto", "none") or value.startswith("simulated:"):
+            return value
+        raise TraitError(
+            f"c.{SECTION}.gpus is {value!r}; write 'auto', 'none' or 'simulated:2xA100-40GB'."
+        )
+
+    @validate("uid_range")
+    def _valid_uid_range(self, proposal: Any) -> list[int]:
+        first, last = proposal.value
+        if not 1000 <= first <= last:
+            raise TraitError(f"c.{SECTION}.uid_range must be two uids from 1000 on, in order.")
+        return [first, last]
+
+    @property
+    def ledger_path(self) -> Path:
+        """The ledger's file."""
+        return Path(self.data_dir) / "ledger.sqlite"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the devices are made up."""
+        return self.gpus.startswith("simulated:")
+
+
+def from_config(config: Config) -> Settings:
+    """The settings of a loaded configuration, without a spawner."""
+    section = config.get(SECTION, Config())
+    own = {
+        name: section[name] for name in Settings.class_trait_names(config=True) if name in section
+    }
+    return Settings(config=Config({"Settings": own}))

@@ -1,0 +1,99 @@
+"""settings -> adapters: the one place where each outside thing is chosen.
+
+The hub and the command line use the same. Nothing here speaks to the engine or the devices yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from uuid import uuid4
+
+from ds01_spawner.core.dockerfile import BuildSite
+from ds01_spawner.core.imagemap import pattern_problems
+from ds01_spawner.errors import SettingUnusable
+from ds01_spawner.services.docker_engine import DockerEngine
+from ds01_spawner.services.engine import Engine
+from ds01_spawner.services.events import EventFile
+from ds01_spawner.services.files import CatalogFile, PolicyFile
+from ds01_spawner.services.inventory.base import Inventory, NoDevices
+from ds01_spawner.services.inventory.nvml import NvmlInventory
+from ds01_spawner.services.inventory.simulated import SimulatedInventory
+from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.settings import SECTION, Settings
+
+
+def now() -> datetime:
+    """The present, aware, UTC."""
+    return datetime.now(timezone.utc)
+
+
+def new_id() -> str:
+    """A random name, 122 bits."""
+    return uuid4().hex
+
+
+def catalog_file(settings: Settings) -> CatalogFile:
+    """The catalog that the settings name, or the starter catalog."""
+    problems = pattern_problems(settings.image_map)
+    if problems:
+        raise SettingUnusable(f"c.{SECTION}.image_map", problems[0])
+    path = Path(settings.catalog_file) if settings.catalog_file else None
+    return CatalogFile(path, settings.fallback_images)
+
+
+def policy_file(settings: Settings) -> PolicyFile:
+    """The policy that the settings name, or the built-in limits."""
+    return PolicyFile(Path(settings.policy_file) if settings.policy_file else None)
+
+
+def engine(settings: Settings) -> Engine:
+    """The container engine."""
+    return DockerEngine(settings.engine_url)
+
+
+def inventory(settings: Settings) -> Inventory:
+    """Where the devices are read from. A broken driver means no device, never simulated ones."""
+    if settings.simulated:
+        return SimulatedInventory(settings.gpus.partition(":")[2], settings.hub_id)
+    return NoDevices() if settings.gpus == "none" else NvmlInventory()
+
+
+def data_folder(settings: Settings) -> Path:
+    """The hub's own folder, made where missing, readable by the hub alone."""
+    data = Path(settings.data_dir)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return data
+
+
+def ledger(settings: Settings, clock: Callable[[], datetime] = now) -> Ledger:
+    """The ledger of the data folder."""
+    return Ledger(
+        data_folder(settings) / "ledger.sqlite",
+        simulated=settings.simulated,
+        now=clock,
+        new_id=new_id,
+        gpu_ceiling_h=settings.gpu_lease_ceiling_h,
+    )
+
+
+def event_file(settings: Settings, clock: Callable[[], datetime] = now) -> EventFile:
+    """The event log of the data folder."""
+    return EventFile(data_folder(settings) / "events.jsonl", clock)
+
+
+def build_site(settings: Settings) -> BuildSite:
+    """Where builds of this site find packages."""
+    try:
+        return BuildSite(
+            index_url=settings.package_index,
+            extra_index_urls=tuple(settings.extra_package_indexes),
+            ca_pem=Path(settings.ca_file).read_bytes() if settings.ca_file else None,
+            proxies=settings.proxies,
+            apt_mirror=settings.apt_mirror,
+        )
+    except OSError as error:
+        raise SettingUnusable(f"c.{SECTION}.ca_file", f"{error.strerror}.") from error
+    except ValueError as error:
+        raise SettingUnusable(f"c.{SECTION}, the package addresses", str(error)) from error

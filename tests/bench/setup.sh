@@ -105,7 +105,10 @@ pip_settings() {
 make_venv() {
     local folder=$1 what=$2
     shift 2
-    [ -e "$folder/ready" ] && return
+    if [ -e "$folder/ready" ]; then
+        touch "$folder/ready" # when it was used last
+        return
+    fi
     mkdir -p "$(dirname "$folder")"
     (
         flock 9
@@ -150,7 +153,10 @@ standin_tar=$cache/stand-in/$standin_key.tar
 
 # Its root file system as a tar file, made once; 1 if it cannot be made here, with what it needs in $missing.
 make_standin_tar() {
-    [ -e "$standin_tar" ] && return
+    if [ -e "$standin_tar" ]; then
+        touch "$standin_tar"
+        return
+    fi
     root || {
         missing="debootstrap, run as root"
         return 1
@@ -163,4 +169,10 @@ make_standin_tar() {
             work "making the stand-in base image from Debian's packages (once, about a minute)" \
                 "$repo/images/stand-in/make" "$standin_tar"
     ) 9>"$cache/stand-in/lock"
+}
+
+# What nobody used for two weeks was made from something that is no more.
+prune_cache() {
+    find "$cache/venvs" -mindepth 2 -maxdepth 2 -name ready -mtime +14 -printf '%h\0' 2>/dev/null | xargs -0r rm -rf
+    find "$cache/stand-in" -name '*.tar' -mtime +14 -delete 2>/dev/null || true
 }

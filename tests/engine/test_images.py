@@ -154,6 +154,7 @@ async def bench(
     run_labels: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Bench]:
+    remove_made(docker_client)
     engine = DockerEngine(engine_url)
     folder = tmp_path_factory.mktemp("logs")
     made = Bench(engine, docker_client, folder, BuildSite(ca_pem=ca_pem))
@@ -162,11 +163,16 @@ async def bench(
         "test-images/pytorch", lambda event: None
     )
     yield made
-    for image in docker_client.images():
+    remove_made(docker_client)
+    await engine.close()
+
+
+def remove_made(client: Any) -> None:
+    """Remove the images of this module, those of a run that was killed too."""
+    for image in client.images():
         for tag in image["RepoTags"] or ():
             if tag.startswith(MADE):
-                docker_client.remove_image(tag, force=True)
-    await engine.close()
+                client.remove_image(tag, force=True)
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ async def test_output_is_cleaned_bounded_and_kept(site: Callable[..., Site]) -> 
             on_line(f"\x1b[31mline {number}\x1b[0m with some text to fill the file\r\n")
         return image
 
-    here.engine._build = chatty  # type: ignore[method-assign]
+    here.engine._build = chatty  # type: ignore[method-assign,assignment]
     await here.ask(made)
     path = here.builder.log_path(made)
     text = path.read_text()

@@ -87,12 +87,15 @@ if os.environ.get("DS01_DEMO"):
     c.JupyterHub.cookie_secret_file = str(data / "cookie_secret")
     c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")
     c.JupyterHub.allow_named_servers = True
-    c.DS01Spawner.data_dir = str(data)
+    gpus = os.environ.get("DS01_GPUS", "simulated:2xA100-40GB")
+    # One ledger never has both real and simulated devices.
+    c.DS01Spawner.data_dir = str(data / ("simulated" if gpus.startswith("simulated") else "real"))
     c.DS01Spawner.hub_id = os.environ.get("DS01_HUB_ID", "demo")
-    c.DS01Spawner.prefix = c.DS01Spawner.hub_id
+    c.DS01Spawner.prefix = c.DS01Spawner.network = c.DS01Spawner.hub_id
+    c.DS01Spawner.network_subnet = f"172.30.{port % 200 + 20}.0/24"
     c.DS01Spawner.policy_file = os.environ.get("DS01_POLICY", "")
     c.DS01Spawner.catalog_file = os.environ.get("DS01_CATALOG", "")
-    c.DS01Spawner.gpus = os.environ.get("DS01_GPUS", "simulated:2xA100-40GB")
+    c.DS01Spawner.gpus = gpus
     c.DS01Spawner.engine_url = os.environ.get("DS01_ENGINE", "unix:///var/run/docker.sock")
     c.DS01Spawner.ca_file = os.environ.get("DS01_CA", "")
     c.DS01Spawner.min_free_disk = 2 << 30

@@ -362,7 +362,8 @@ class BuildFailed(DS01Error):
     def __init__(self, step: str, why: str, *, log_tail: str = "", detail: str = "") -> None:
         super().__init__(
             f"Your environment could not be built; the step '{step}' failed: {why}",
-            "Change the packages and start again; an environment built earlier is untouched.",
+            "Start again when that is mended, or with other packages. Environments that you have "
+            "are untouched.",
             detail=detail,
         )
         self.log_tail = log_tail
@@ -438,6 +439,22 @@ class EngineRefusal(DS01Error):
             f"The container engine refused to {step}.",
             "Try again; if it stays so, tell the administrator, who finds the reason in the log.",
             detail=detail,
+        )
+
+
+class LimitNotApplied(DS01Error):
+    """The engine made the container without one of its limits."""
+
+    code = "limit_not_applied"
+    status = 503
+    reason = "engine"
+
+    def __init__(self, warnings: Iterable[str]) -> None:
+        super().__init__(
+            "This server's engine cannot apply one of the limits of your server, so it was not "
+            "started.",
+            "Tell the administrator, who finds in the log what the kernel lacks.",
+            detail=" ".join(warnings),
         )
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-
-from ds01_spawner.core.devices import Device
 
 SCHEMA = "1"
 CPU_PERIOD_NS = 1_000_000_000
@@ -63,33 +60,32 @@ class Resources:
 class ContainerPlan:
     """All that the create call says, resolved."""
 
-    name: str
     hub: str
     user: str
     server: str
     image: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    uid: int
-    gid: int
+    owner: str  # uid:gid
     home: str
     resources: Resources
     network: str
     mounts: tuple[Mount, ...]
     work_mount: str
     lease: str
-    generation: int
+    generation: str
     framework: str
     version: str
     architecture: str
     catalog_image: str
     recipe: str
     project: str
-    created_at: datetime
-    devices: tuple[Device, ...] = ()
-    units: int = 0
+    created_at: str  # ISO, UTC
+    devices: tuple[str, ...] = ()  # UUIDs
+    slots: tuple[str, ...] = ()  # the numbers that DS01's tools show for them
+    units: str = "0"  # share of GPU, 2520 is one
     simulated: bool = False
-    hours: float | None = None  # how long the server may run
+    hours: str = ""  # how long the server may run; empty: no limit
     cgroup_parent: str = ""
     extra_labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,7 +98,7 @@ def create_body(plan: ContainerPlan) -> dict[str, Any]:
         "Cmd": list(plan.command),
         "Entrypoint": [],
         "Env": [f"{key}={value}" for key, value in sorted(_environment(plan).items())],
-        "User": f"{plan.uid}:{plan.gid}",
+        "User": plan.owner,
         "WorkingDir": plan.home,
         "Labels": labels(plan),
         "OpenStdin": False,
@@ -153,7 +149,7 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
         host["DeviceRequests"] = [
             {
                 "Driver": "nvidia",
-                "DeviceIDs": [device.uuid for device in plan.devices],
+                "DeviceIDs": list(plan.devices),
                 "Capabilities": DEVICE_CAPABILITIES,
             }
         ]
@@ -162,7 +158,7 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
 
 def _environment(plan: ContainerPlan) -> dict[str, str]:
     env = {key: value for key, value in plan.environment.items() if key not in RESERVED_ENV}
-    uuids = ",".join(device.uuid for device in plan.devices)
+    uuids = ",".join(plan.devices)
     env["NVIDIA_VISIBLE_DEVICES"] = uuids or NO_DEVICE
     if not plan.devices:
         env["CUDA_VISIBLE_DEVICES"] = ""
@@ -177,7 +173,6 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
     The names are those that DS01's and AIME's tools read (`ds01.*`, `aime.mlc.*`); AIME's reader
     splits at commas, so its values have none.
     """
-    uuids = [device.uuid for device in plan.devices]
     name = plan.project if not plan.server else f"{plan.project}-{plan.server}"
     framework = f"{plan.framework}-{plan.version}"
     ours = {
@@ -185,9 +180,9 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.schema": SCHEMA,
         "ds01.server": plan.server,
         "ds01.lease": plan.lease,
-        "ds01.lease_generation": str(plan.generation),
-        "ds01.units": str(plan.units),
-        "ds01.hours": "" if plan.hours is None else f"{plan.hours:g}",
+        "ds01.lease_generation": plan.generation,
+        "ds01.units": plan.units,
+        "ds01.hours": plan.hours,
         "ds01.recipe": plan.recipe,
         "ds01.simulated": "true" if plan.simulated else "false",
     }
@@ -202,13 +197,13 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.arch": plan.architecture,
         "ds01.image": plan.catalog_image,
         "ds01.custom_image": plan.image,
-        "ds01.gpus": str(len(uuids)),
-        "ds01.gpu.allocated": ",".join(str(d.index) for d in plan.devices),
-        "ds01.gpu.slots": ",".join(str(d.index) for d in plan.devices),
-        "ds01.gpu.slot_count": str(len(uuids)),
-        "ds01.gpu.uuid": uuids[0] if len(uuids) == 1 else "",
-        "ds01.gpu.uuids": ",".join(uuids),
-        "ds01.created_at": plan.created_at.isoformat(),
+        "ds01.gpus": str(len(plan.devices)),
+        "ds01.gpu.allocated": ",".join(plan.slots),
+        "ds01.gpu.slots": ",".join(plan.slots),
+        "ds01.gpu.slot_count": str(len(plan.devices)),
+        "ds01.gpu.uuid": plan.devices[0] if len(plan.devices) == 1 else "",
+        "ds01.gpu.uuids": ",".join(plan.devices),
+        "ds01.created_at": plan.created_at,
         "ds01.work_mount": plan.work_mount,
         "ds01.data_mount": "-",
         "ds01.models_mount": "-",
@@ -225,7 +220,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "aime.mlc.DATA_MOUNT": "-",
         "aime.mlc.MODELS_MOUNT": "-",
         "aime.mlc.FRAMEWORK": framework,
-        "aime.mlc.GPUS": str(len(uuids)),
+        "aime.mlc.GPUS": str(len(plan.devices)),
     }
     no_commas = {key: value.replace(",", " ") for key, value in aime.items()}
     return {**plan.extra_labels, **no_commas, **ds01, **ours}

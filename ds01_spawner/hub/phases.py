@@ -21,11 +21,18 @@ from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request, parse
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.slugs import container_name
-from ds01_spawner.errors import DS01Error, NameTaken, ServerDied, ServerSilent, StillThere
+from ds01_spawner.errors import (
+    DS01Error,
+    LimitNotApplied,
+    NameTaken,
+    ServerDied,
+    ServerSilent,
+    StillThere,
+)
 from ds01_spawner.hub import planning
 from ds01_spawner.hub.progress import Phase, ProgressLog
 from ds01_spawner.hub.runtime import Runtime, told
-from ds01_spawner.services.engine import EngineConflict, EngineNotFound
+from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
 from ds01_spawner.services.metrics import PHASE_SECONDS
@@ -105,11 +112,7 @@ class Start:
         """The derived image: there, or built, or joined while it is built."""
         async with self.phase("image"):
             self.image = await self.runtime.images.ready(
-                self.request,
-                self.asker.user,
-                self.offer.bundles,
-                self.offer.packages,
-                self.progress.build,
+                self.request, self.asker.user, self.offer, self.progress.build
             )
 
     async def take_lease(self) -> None:
@@ -197,7 +200,16 @@ class Start:
 
     async def plan(self) -> ContainerPlan:
         """All that the create call says."""
-        return await planning.container_plan(self)
+        runtime, devices = self.runtime, self.devices
+        return planning.container_plan(
+            self.asker,
+            self.request,
+            planning.resources(self.limits, self.request, runtime.capacity, runtime.settings),
+            self.image,
+            planning.Grant.of(self._own_lease(), devices),
+            str(await planning.account(runtime, self.asker.user)),
+            runtime.settings,
+        )
 
     def _own_lease(self) -> Lease:
         if self.lease is None:
@@ -232,8 +244,9 @@ class Start:
 
     async def _create(self, body: dict[str, Any]) -> str:
         engine = self.runtime.engine
+        warnings: list[str] = []
         try:
-            return await engine.create_container(self.name, body)
+            container = await engine.create_container(self.name, body, warnings.append)
         except EngineConflict:
             seen = await _inspect(self.runtime, self.name)
             if seen is not None:
@@ -241,7 +254,11 @@ class Start:
                 if labels.get("ds01.hub") != self.runtime.settings.hub_id:
                     raise NameTaken(self.name) from None
                 await remove(self.runtime, seen["Id"])
-            return await engine.create_container(self.name, body)
+            container = await engine.create_container(self.name, body, warnings.append)
+        if warnings:  # the engine takes what its kernel cannot do, and says so here alone
+            await remove(self.runtime, container)
+            raise LimitNotApplied(warnings)
+        return container
 
     async def _still_alive(self) -> None:
         seen = await _inspect(self.runtime, self.container)
@@ -254,7 +271,7 @@ class Start:
     async def _log_tail(self) -> str:
         try:
             return await self.runtime.engine.logs(self.container, LOG_LINES)
-        except (DS01Error, EngineNotFound):
+        except (DS01Error, EngineRefused):
             return ""
 
     def _tell(self, event: str) -> None:

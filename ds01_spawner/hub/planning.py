@@ -6,24 +6,26 @@ import asyncio
 import io
 import tarfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources
 from ds01_spawner.core.devices import Device
-from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.limits import HostCapacity, Limits
+from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import slug, volume_name
 from ds01_spawner.errors import DeviceRefused, EngineRefusal, NoAccount, NoDiskSpace
 from ds01_spawner.services.accounts import Account, account_of
 from ds01_spawner.services.engine import EngineNotFound, EngineRefused
-from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.images import ReadyImage
+from ds01_spawner.services.ledger import Lease, Ledger
+from ds01_spawner.services.settings import Settings
 
 if TYPE_CHECKING:
-    from ds01_spawner.hub.phases import Asker, Start
+    from ds01_spawner.hub.phases import Asker
     from ds01_spawner.hub.runtime import Runtime
 
 LOG_FILES = 2
-CONSTRAINTS = "/opt/ds01/constraints.txt"
 DEFAULT_PIDS = 4096
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
 _DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
@@ -52,10 +54,10 @@ async def enough_disk(runtime: Runtime) -> None:
         raise NoDiskSpace(free, floor)
 
 
-def resources(start: Start) -> Resources:
+def resources(
+    limits: Limits, asked: Request, capacity: HostCapacity | None, settings: Settings
+) -> Resources:
     """The limits of the container: what was asked for, else what the policy gives."""
-    limits, asked, settings = start.limits, start.request, start.runtime.settings
-    capacity = start.runtime.capacity
     memory = asked.memory or limits.memory or (capacity.memory if capacity else None)
     swap = memory
     if memory and limits.memory_swap and limits.memory:
@@ -90,63 +92,80 @@ async def account(runtime: Runtime, user: str) -> Account:
     return Account(uid, uid)
 
 
-def workspace_mount(runtime: Runtime, prefix: str, user: str) -> Mount:
+def workspace_mount(settings: Settings, prefix: str, user: str) -> Mount:
     """The workspace: a folder of the host by the admin's template, or the user's volume."""
-    template, home = runtime.settings.workspace, runtime.settings.home
-    if not template:
-        return Mount(volume_name(prefix, user), home)
+    if not settings.workspace:
+        return Mount(volume_name(prefix, user), settings.home)
     if "/" in user or user in (".", "..") or "\0" in user:
         raise NoAccount(user)
-    return Mount(template.format(username=user), home)
+    return Mount(settings.workspace.format(username=user), settings.home)
 
 
-async def container_plan(start: Start) -> ContainerPlan:
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What only a start knows: its lease, in the words of the labels."""
+
+    lease: str
+    generation: str
+    since: str
+    devices: tuple[str, ...]  # UUIDs
+    slots: tuple[str, ...]  # the numbers that DS01's tools show for them
+    units: str
+    hours: str
+
+    @classmethod
+    def of(cls, lease: Lease, devices: tuple[Device, ...]) -> Grant:
+        """The grant of a lease."""
+        return cls(
+            lease=lease.id,
+            generation=str(lease.generation),
+            since=lease.since.isoformat(),
+            devices=tuple(device.uuid for device in devices),
+            slots=tuple(str(device.index) for device in devices),
+            units=str(lease.units),
+            hours="" if lease.hours is None else f"{lease.hours:g}",
+        )
+
+
+def container_plan(
+    asker: Asker,
+    request: Request,
+    limits: Resources,
+    image: ReadyImage,
+    grant: Grant,
+    owner: str,
+    settings: Settings,
+) -> ContainerPlan:
     """All that the create call says."""
-    runtime, asker, request = start.runtime, start.asker, start.request
-    lease = start.lease
-    if lease is None:
-        raise RuntimeError("the container comes after the lease")
-    owner = await account(runtime, asker.user)
-    work = workspace_mount(runtime, asker.prefix, asker.user)
+    work = workspace_mount(settings, asker.prefix, asker.user)
     return ContainerPlan(
-        name=start.name,
-        hub=runtime.settings.hub_id,
+        hub=settings.hub_id,
         user=asker.user,
         server=asker.server,
-        image=start.image.name,
+        image=image.name,
         command=asker.command(),
-        environment={**image_environment(start.image.digest, work.target), **asker.environment()},
-        uid=owner.uid,
-        gid=owner.gid,
+        environment={**image.environment(work.target), **asker.environment()},
+        owner=owner,
         home=work.target,
-        resources=resources(start),
-        network=runtime.settings.network,
+        resources=limits,
+        network=settings.network,
         mounts=(work, *asker.mounts),
         work_mount=work.source,
-        lease=lease.id,
-        generation=lease.generation,
+        lease=grant.lease,
+        generation=grant.generation,
         framework=request.entry.framework,
         version=request.entry.version,
         architecture=request.architecture,
         catalog_image=request.entry.image,
-        recipe=start.image.digest,
+        recipe=image.digest,
         project=request.project,
-        created_at=lease.since,
-        devices=start.devices,
-        units=lease.units,
-        simulated=start.snapshot.simulated,
-        hours=request.hours,
+        created_at=grant.since,
+        devices=grant.devices,
+        slots=grant.slots,
+        units=grant.units,
+        simulated=settings.simulated,
+        hours=grant.hours,
     )
-
-
-def image_environment(digest: str, home: str) -> dict[str, str]:
-    """What a derived image needs to know when it runs.
-
-    What a user installs from a notebook goes to a user base of this environment alone, and is
-    held by the constraints of its framework.
-    """
-    base = f"{home}/.ds01/{digest[:16]}"
-    return {"PYTHONUSERBASE": base, "PIP_CONSTRAINT": CONSTRAINTS, "PIP_USER": "1"}
 
 
 async def prepare_home(runtime: Runtime, container: str, asker: Asker) -> None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyterhub.app import JupyterHub
 
-from ds01_spawner.core.architectures import CUDA_ARCHITECTURES
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Effective, HostCapacity, effective
 from ds01_spawner.core.options import Offer
 from ds01_spawner.errors import DS01Error, EngineUnavailable, FieldProblem
+from ds01_spawner.hub.offers import offer_of
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
@@ -147,6 +147,7 @@ class Runtime:
         while True:
             with suppress(DS01Error, EngineRefused):
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
+                self.reconcile_soon()  # what happened while nobody listened
                 async with aclosing(stream):
                     async for event in stream:
                         if event.get("Action") in ENDINGS:
@@ -227,18 +228,13 @@ class Runtime:
     async def offer(self, user: str, groups: tuple[str, ...]) -> tuple[Offer, Snapshot]:
         """What this user may choose among, now, and the devices it was made from."""
         snapshot = await self.inventory.snapshot()
-        policy = self.policy.current()
-        architectures = snapshot.architectures or tuple(self.settings.architectures)
-        offer = Offer(
-            catalog=self.catalog.current(),
-            architectures=architectures or CUDA_ARCHITECTURES,
-            limits=self.effective(user, groups).limits,
-            presets=policy.presets_of(user, groups),
-            bundles=policy.bundles,
-            packages=policy.packages,
-            profiles=tuple(sorted({d.profile for d in snapshot.devices if d.profile})),
-            has_gpus=bool(snapshot.devices) or not snapshot.known,
-            default_gpus=self.settings.default_gpus,
+        offer = offer_of(
+            self.settings,
+            self.catalog.current(),
+            self.policy.current(),
+            self.effective(user, groups),
+            groups,
+            snapshot,
         )
         return offer, snapshot
 

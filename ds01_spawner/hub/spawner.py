@@ -103,7 +103,7 @@ class DS01Spawner(Settings, DockerSpawner):
     async def start(self) -> tuple[str, int]:
         """Start the server; its address and port. Leaves nothing behind when it fails."""
         self.progress_log = progress = ProgressLog()
-        start = Start(self.runtime, self._asker(), progress)
+        start = Start(self.runtime, self.asker(), progress)
         try:
             await start.resolve()
             await start.admit()
@@ -141,7 +141,8 @@ class DS01Spawner(Settings, DockerSpawner):
             self.log.error("Start of %s failed", self._log_name, exc_info=error)
         return to_http_error(error)
 
-    def _asker(self) -> Asker:
+    def asker(self) -> Asker:
+        """The facts of a start that only the spawner knows."""
         return Asker(
             user=self.user.name,
             server=self.name,
@@ -149,7 +150,7 @@ class DS01Spawner(Settings, DockerSpawner):
             options=self.user_options,
             prefix=self.prefix,
             port=self.port,
-            ready_path=f"{self.server.base_url}api",
+            ready_path=f"{self.server.base_url if self.server else '/'}api",
             ready_timeout=float(self.http_timeout),
             ceilings={"memory": self.mem_limit, "cpus": self.cpu_limit},
             mounts=self._admin_mounts(),

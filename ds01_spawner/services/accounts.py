@@ -15,6 +15,9 @@ class Account:
     uid: int
     gid: int
 
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
 
 def account_of(user: str) -> Account | None:
     """The account of that name; None if there is none, or if it is a system account.

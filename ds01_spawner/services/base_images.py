@@ -31,6 +31,8 @@ class BaseImage:
     name: str  # as this site has it
     identity: str  # digest of the registry, or id of an image that was made here: `sha256:…`
     tag: str  # a local name, so that FROM asks no registry
+    id: str
+    tagged: bool  # whether it has the local name already
 
 
 class BaseImages:
@@ -49,18 +51,30 @@ class BaseImages:
 
     async def resolve(self, image: str, on_event: Callable[[BuildEvent], None]) -> BaseImage:
         """The image of a catalog row, here and now. Raises ImageMissing, BaseImageRefused."""
+        base = await self.find(image)
+        if base is None:
+            name = _with_tag(map_image(image, self._map))
+            await self._pulls.join(name, functools.partial(self._pull, name), on_event)
+            base = await self.find(image)
+            if base is None:
+                raise ImageMissing(name, "it was fetched and removed again")
+        if not base.tagged:
+            repository, _, tag = base.tag.rpartition(":")
+            await self._engine.tag_image(base.id, repository, tag)
+        return base
+
+    async def find(self, image: str) -> BaseImage | None:
+        """The image of a catalog row if it is on this host; changes nothing."""
         name = _with_tag(map_image(image, self._map))
         try:
             found = await self._engine.inspect_image(name)
         except EngineNotFound:
-            await self._pulls.join(name, functools.partial(self._pull, name), on_event)
-            found = await self._engine.inspect_image(name)
+            return None
         _check(name, found)
-        repository = f"{NAMESPACE}/{slug(image)}"
-        tag = str(found["Id"]).removeprefix("sha256:")[:_ID_CHARS]
-        if f"{repository}:{tag}" not in (found.get("RepoTags") or ()):
-            await self._engine.tag_image(str(found["Id"]), repository, tag)
-        return BaseImage(name, _identity(name, found), f"{repository}:{tag}")
+        id = str(found["Id"])
+        tag = f"{NAMESPACE}/{slug(image)}:{id.removeprefix('sha256:')[:_ID_CHARS]}"
+        tagged = tag in (found.get("RepoTags") or ())
+        return BaseImage(name, _identity(name, found), tag, id, tagged)
 
     async def _pull(self, name: str, tell: Callable[[BuildEvent], None]) -> None:
         progress = _PullProgress(tell)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import jupyterhub
 
-from ds01_spawner.core.dockerfile import build_context
-from ds01_spawner.core.options import Request
-from ds01_spawner.core.policy import PackageRules
+from ds01_spawner.core.dockerfile import build_context, run_environment
+from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
@@ -18,6 +17,9 @@ from ds01_spawner.services.builder import Builder, derived_scripts
 from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.settings import Settings
 
+UNKNOWN = "<digest>"  # what follows from an image that is not here
+NO_BASE = "ds01-base/unknown:000000000000"
+
 
 @dataclass(frozen=True, slots=True)
 class ReadyImage:
@@ -25,6 +27,7 @@ class ReadyImage:
 
     name: str  # ds01-<user key>/<project>:<digest>
     digest: str  # of its recipe
+    environment: Callable[[str], dict[str, str]]  # home folder -> what it needs to know in there
 
 
 class Images:
@@ -45,34 +48,55 @@ class Images:
         )
 
     async def ready(
-        self,
-        request: Request,
-        user: str,
-        bundles: Mapping[str, tuple[str, ...]],
-        rules: PackageRules,
-        on_event: Callable[[BuildEvent], None],
+        self, request: Request, user: str, offer: Offer, on_event: Callable[[BuildEvent], None]
     ) -> ReadyImage:
         """The image of the request: found, or built, or joined while it is built.
 
         Raises ImageMissing, BaseImageRefused, BuildFailed or EngineUnavailable.
         """
         base = await self._bases.resolve(request.entry.image, on_event)
-        recipe = Recipe(
-            base=base.identity,
-            framework=request.entry.framework,
-            version=request.entry.version,
-            architecture=request.architecture,
-            hub_major=jupyterhub.version_info[0],
-            bundle_pip=tuple(p for name in request.bundles for p in bundles[name]),
-            pip=request.pip,
-            apt=request.apt,
-            allow_source=rules.allow_source,
-            site=self._site.fingerprint,
-        )
-        name = image_name(recipe, user, request.project)
+        recipe = self._recipe(request, offer, base.identity)
+        image = self._image(recipe, user, request)
 
         def context() -> dict[str, bytes]:
             return build_context(recipe, base.tag, self._site, derived_scripts())
 
-        await self._builder.ensure(recipe, name, base.tag, context, on_event)
-        return ReadyImage(name, recipe.digest)
+        await self._builder.ensure(recipe, image.name, base.tag, context, on_event)
+        return image
+
+    async def preview(self, request: Request, user: str, offer: Offer) -> tuple[ReadyImage, str]:
+        """The image that `ready` would give, and its Dockerfile; changes nothing.
+
+        Where the catalog's image is not on this host, what follows from it is `<digest>`.
+        """
+        base = await self._bases.find(request.entry.image)
+        recipe = self._recipe(request, offer, base.identity if base else UNKNOWN)
+        image = self._image(recipe, user, request)
+        tag = base.tag if base else NO_BASE
+        context = build_context(recipe, tag, self._site, derived_scripts())
+        dockerfile = context["Dockerfile"].decode()
+        if base is None:
+            dockerfile = dockerfile.replace(NO_BASE, UNKNOWN)
+            image = replace(image, name=image.name.replace(recipe.short, UNKNOWN), digest=UNKNOWN)
+        return image, dockerfile
+
+    def _recipe(self, request: Request, offer: Offer, base: str) -> Recipe:
+        return Recipe(
+            base=base,
+            framework=request.entry.framework,
+            version=request.entry.version,
+            architecture=request.architecture,
+            hub_major=jupyterhub.version_info[0],
+            bundle_pip=tuple(p for name in request.bundles for p in offer.bundles[name]),
+            pip=request.pip,
+            apt=request.apt,
+            allow_source=offer.packages.allow_source,
+            site=self._site.fingerprint,
+        )
+
+    def _image(self, recipe: Recipe, user: str, request: Request) -> ReadyImage:
+        return ReadyImage(
+            image_name(recipe, user, request.project),
+            recipe.digest,
+            lambda home: run_environment(recipe, self._site, home),
+        )

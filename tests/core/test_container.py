@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
 
 import pytest
 
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources, create_body
-from ds01_spawner.core.devices import Device
 
 GIB = 1 << 30
 RESOURCES = Resources(
@@ -16,22 +14,15 @@ RESOURCES = Resources(
     tmp_size=GIB, log_size=10 << 20, log_files=2, open_files=4096,
 )  # fmt: skip
 PLAN = ContainerPlan(
-    name="ds01.alice", hub="lab", user="alice", server="", image="ds01-alice/default:0123",
+    hub="lab", user="alice", server="", image="ds01-alice/default:0123",
     command=("/opt/ds01/server/bin/jupyterhub-singleuser",),
     environment={"JUPYTERHUB_USER": "alice", "NVIDIA_VISIBLE_DEVICES": "all", "LD_PRELOAD": "x"},
-    uid=200000, gid=200000, home="/workspace", resources=RESOURCES, network="ds01",
+    owner="200000:200000", home="/workspace", resources=RESOURCES, network="ds01",
     mounts=(Mount("ds01.home.alice", "/workspace"), Mount("/srv/data", "/data", True)),
-    work_mount="ds01.home.alice", lease="abc", generation=7, framework="Pytorch", version="2.8.0",
+    work_mount="ds01.home.alice", lease="abc", generation="7", framework="Pytorch", version="2.8.0",
     architecture="CUDA_AMPERE", catalog_image="aimehub/pytorch", recipe="d" * 64,
-    project="thesis", created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+    project="thesis", created_at="2026-01-02T03:04:05+00:00",
 )  # fmt: skip
-
-
-def device(number: int) -> Device:
-    return Device(
-        uuid=f"GPU-{number}", kind="gpu", name="A100", architecture="CUDA_AMPERE", units=2520,
-        memory=40 * GIB, index=number,
-    )  # fmt: skip
 
 
 def env(body: dict) -> dict[str, str]:
@@ -82,7 +73,7 @@ def test_reserved_variables_are_never_taken_over() -> None:
 
 
 def test_several_devices_are_one_request_by_uuid() -> None:
-    body = create_body(replace(PLAN, devices=(device(0), device(3)), units=5040))
+    body = create_body(replace(PLAN, devices=("GPU-0", "GPU-3"), units="5040"))
     (request,) = body["HostConfig"]["DeviceRequests"]
     assert request["DeviceIDs"] == ["GPU-0", "GPU-3"]
     assert "Count" not in request
@@ -90,7 +81,7 @@ def test_several_devices_are_one_request_by_uuid() -> None:
 
 
 def test_simulated_devices_are_environment_and_labels_only() -> None:
-    body = create_body(replace(PLAN, devices=(device(0),), units=2520, simulated=True))
+    body = create_body(replace(PLAN, devices=("GPU-0",), units="2520", simulated=True))
     assert "DeviceRequests" not in body["HostConfig"]
     assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "GPU-0"
     assert body["Labels"]["ds01.simulated"] == "true"
@@ -112,6 +103,7 @@ def test_simulated_devices_are_environment_and_labels_only() -> None:
         ("ds01.gpu.uuid", ""),
         ("ds01.gpu.uuids", "GPU-1,GPU-2"),
         ("ds01.gpus", "2"),
+        ("ds01.gpu.slots", "1,2"),
         ("ds01.units", "5040"),
         ("ds01.recipe", "d" * 64),
         ("ds01.created_at", "2026-01-02T03:04:05+00:00"),
@@ -121,12 +113,12 @@ def test_simulated_devices_are_environment_and_labels_only() -> None:
     ],
 )
 def test_labels(label: str, value: str) -> None:
-    plan = replace(PLAN, devices=(device(1), device(2)), units=5040)
+    plan = replace(PLAN, devices=("GPU-1", "GPU-2"), slots=("1", "2"), units="5040")
     assert create_body(plan)["Labels"][label] == value
 
 
 def test_aime_labels_have_no_commas() -> None:
-    body = create_body(replace(PLAN, user="a,b", devices=(device(1), device(2))))
+    body = create_body(replace(PLAN, user="a,b", devices=("GPU-1", "GPU-2"), slots=("1", "2")))
     aime = {k: v for k, v in body["Labels"].items() if k.startswith("aime.")}
     assert aime
     assert not any("," in value for value in aime.values())
@@ -135,7 +127,7 @@ def test_aime_labels_have_no_commas() -> None:
 def test_the_reserved_labels_are_the_same_whatever_the_server() -> None:
     """None may be missing in one kind of start, or it would be inherited from the image."""
     cpu = create_body(PLAN)["Labels"].keys()
-    gpu = create_body(replace(PLAN, devices=(device(1),), server="two", hours=2.0))["Labels"].keys()
+    gpu = create_body(replace(PLAN, devices=("GPU-1",), server="two", hours="2"))["Labels"].keys()
     assert cpu == gpu
 
 

@@ -1,0 +1,92 @@
+"""What a start would send, without starting: the command `render`.
+
+It takes the very way of a start (`offer_of`, `options.parse`, `Images`, `container_plan`) and
+changes nothing; what only a start knows is a placeholder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from jupyterhub.objects import Hub
+from traitlets.config import Config
+
+from ds01_spawner.core.container import create_body
+from ds01_spawner.core.limits import HostCapacity, effective
+from ds01_spawner.core.options import parse
+from ds01_spawner.hub import planning
+from ds01_spawner.hub.offers import offer_of
+from ds01_spawner.hub.spawner import DS01Spawner
+from ds01_spawner.services import wiring
+from ds01_spawner.services.accounts import account_of
+from ds01_spawner.services.images import Images
+from ds01_spawner.services.settings import Settings, from_config
+
+LEASE, DEVICE, UID, HUB, TOKEN = "<lease>", "<device>", "<uid>", "<hub>", "<token>"
+TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
+HUBS_OWN = ("JUPYTERHUB_", "JPY_")
+
+
+async def render(
+    config: Config, user: str, groups: tuple[str, ...], options: Any
+) -> dict[str, Any]:
+    """The image's name, its Dockerfile and the container's create body, as they would be sent.
+
+    Raises OptionsRefused, and the errors of files and engine.
+    """
+    settings = from_config(config)
+    engine = wiring.engine(settings)
+    try:
+        info = await engine.info()
+        snapshot = await wiring.inventory(settings).snapshot()
+        capacity = HostCapacity(float(info["NCPU"]), int(info["MemTotal"]))
+        policy = wiring.policy_file(settings).current()
+        limits = effective(policy, user, groups, capacity)
+        offer = offer_of(settings, wiring.catalog_file(settings).current(), policy, limits,
+                         groups, snapshot)  # fmt: skip
+        request = parse(options, offer)
+        image, dockerfile = await Images(engine, settings).preview(request, user, offer)
+    finally:
+        await engine.close()
+    asker = replace(_spawner(config, user).asker(), groups=groups, options=options)
+    environment = _without_the_hubs(asker.environment())
+    plan = planning.container_plan(
+        replace(asker, environment=lambda: environment),
+        request,
+        planning.resources(
+            planning.ceil(offer.limits, asker.ceilings), request, capacity, settings
+        ),
+        image,
+        _grant(request.gpus),
+        _owner(settings, user),
+        settings,
+    )
+    return {"image": image.name, "dockerfile": dockerfile, "container": create_body(plan)}
+
+
+def _spawner(config: Config, user: str) -> DS01Spawner:
+    """A spawner as the hub would make it, as far as its settings go."""
+    account = SimpleNamespace(name=user, escaped_name=user, url=f"/user/{user}/", groups=[])
+    return DS01Spawner(config=config, user=account, hub=Hub(), api_token=TOKEN)
+
+
+def _grant(gpus: int) -> planning.Grant:
+    devices = (DEVICE,) * gpus
+    units = DEVICE if gpus else "0"
+    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, hours=LEASE)
+
+
+def _without_the_hubs(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with placeholders for what the running hub decides."""
+    return {
+        key: TOKEN if key in TOKENS else HUB if key.startswith(HUBS_OWN) else value
+        for key, value in environment.items()
+    }
+
+
+def _owner(settings: Settings, user: str) -> str:
+    found = account_of(user) if settings.system_accounts else None
+    return str(found) if found else f"{UID}:{UID}"

@@ -13,6 +13,7 @@ from typing import Any
 SCHEMA = "1"
 CPU_PERIOD_NS = 1_000_000_000
 NO_DEVICE = "void"
+NO_LIMIT = -1
 DEVICE_CAPABILITIES = [["gpu", "compute", "utility"]]
 # What decides which devices and libraries a process sees is never the user's nor the admin's env.
 RESERVED_ENV = (
@@ -49,7 +50,7 @@ class Resources:
     memory: int | None
     memory_swap: int | None  # memory and swap together
     shm_size: int | None
-    pids_limit: int
+    pids_limit: int | None
     tmp_size: int
     log_size: int
     log_files: int
@@ -120,7 +121,7 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         "IpcMode": "private",
         "Init": True,
-        "PidsLimit": limits.pids_limit,
+        "PidsLimit": NO_LIMIT if limits.pids_limit is None else limits.pids_limit,
         "Ulimits": [
             {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
             {"Name": "core", "Soft": 0, "Hard": 0},
@@ -130,10 +131,7 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
             "Config": {"max-size": str(limits.log_size), "max-file": str(limits.log_files)},
         },
         "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,size={limits.tmp_size},mode=1777"},  # noqa: S108
-        "Mounts": [
-            {"Type": m.kind, "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
-            for m in plan.mounts
-        ],
+        "Mounts": [_mount(mount, plan) for mount in plan.mounts],
     }
     if limits.cpus is not None:
         host["NanoCpus"] = round(limits.cpus * CPU_PERIOD_NS)
@@ -156,12 +154,31 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
     return host
 
 
+def _mount(mount: Mount, plan: ContainerPlan) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+    }
+    if mount.kind == "volume":
+        # A new volume stays empty: what the image has in that place would be root's.
+        labels = {"ds01.hub": plan.hub, "ds01.user": plan.user}
+        body["VolumeOptions"] = {"NoCopy": True, "Labels": labels}
+    return body
+
+
 def _environment(plan: ContainerPlan) -> dict[str, str]:
     env = {key: value for key, value in plan.environment.items() if key not in RESERVED_ENV}
     uuids = ",".join(plan.devices)
     env["NVIDIA_VISIBLE_DEVICES"] = uuids or NO_DEVICE
     if not plan.devices:
         env["CUDA_VISIBLE_DEVICES"] = ""
+    limits = plan.resources
+    if limits.memory is not None:  # for what shows a server its limits, as JupyterHub names them
+        env["MEM_LIMIT"] = str(limits.memory)
+    if limits.cpus is not None:
+        env["CPU_LIMIT"] = f"{limits.cpus:g}"
     env["HOME"] = plan.home
     env["USER"] = env["LOGNAME"] = plan.user
     return env

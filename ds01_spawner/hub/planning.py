@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ds01_spawner.hub.runtime import Runtime
 
 LOG_FILES = 2
-DEFAULT_PIDS = 4096
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
 _DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
 
@@ -70,7 +69,7 @@ def resources(
         memory=memory,
         memory_swap=swap,
         shm_size=shm,
-        pids_limit=limits.pids_limit or DEFAULT_PIDS,
+        pids_limit=limits.pids_limit,
         tmp_size=limits.storage_tmp or settings.tmp_size,
         log_size=settings.log_size,
         log_files=LOG_FILES,

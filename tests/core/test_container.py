@@ -61,6 +61,16 @@ def test_what_opens_the_host_is_absent(key: str) -> None:
     assert key not in create_body(PLAN)["HostConfig"]
 
 
+def test_no_limit_of_processes_is_said_in_the_engines_way() -> None:
+    plan = replace(PLAN, resources=replace(RESOURCES, pids_limit=None))
+    assert create_body(plan)["HostConfig"]["PidsLimit"] == -1
+
+
+def test_the_server_is_told_its_limits() -> None:
+    assert env(create_body(PLAN))["MEM_LIMIT"] == str(4 * GIB)
+    assert env(create_body(PLAN))["CPU_LIMIT"] == "1.5"
+
+
 def test_without_devices_the_container_has_none_whatever_image_and_admin_say() -> None:
     body = create_body(PLAN)
     assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "void"
@@ -139,7 +149,16 @@ def test_an_extra_label_cannot_replace_a_reserved_one() -> None:
 
 def test_mounts_are_volumes_and_folders_by_their_kind() -> None:
     assert create_body(PLAN)["HostConfig"]["Mounts"] == [
-        {"Type": "volume", "Source": "ds01.home.alice", "Target": "/workspace", "ReadOnly": False},
+        {
+            "Type": "volume",
+            "Source": "ds01.home.alice",
+            "Target": "/workspace",
+            "ReadOnly": False,
+            "VolumeOptions": {
+                "NoCopy": True,
+                "Labels": {"ds01.hub": "lab", "ds01.user": "alice"},
+            },
+        },
         {"Type": "bind", "Source": "/srv/data", "Target": "/data", "ReadOnly": True},
     ]
 

@@ -33,6 +33,7 @@ __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 GPU_CEILING_H = 72.0
 BUSY_TIMEOUT_S = 5.0
 INCARNATIONS = 100
+READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"  # a reader waits for no writer
 
 
 class Ledger:
@@ -85,7 +86,7 @@ class Ledger:
 
     def incarnation(self) -> str:
         """The latest incarnation of the hub; empty before the first."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             return rows.incarnation(db)
 
     # --- the life of a lease -----------------------------------------------------------------
@@ -94,7 +95,7 @@ class Ledger:
         self, request: LeaseRequest, snapshot: Snapshot, foreign: Mapping[str, str] | None = None
     ) -> Placed:
         """What `reserve` would give now, or its refusal; nothing is reserved."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             return self._choose(db, request, snapshot, foreign or {})
 
     def reserve(
@@ -132,7 +133,7 @@ class Ledger:
 
     def confirm(self, lease_id: str, generation: int) -> Lease:
         """The fence before a container is started: LeaseLost unless it is still reserved."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             return rows.read_reserved(db, lease_id, generation)
 
     def bind(self, lease_id: str, generation: int, container: str) -> Lease:
@@ -205,18 +206,18 @@ class Ledger:
 
     def leases(self) -> tuple[Lease, ...]:
         """All live leases, the oldest first."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             return rows.read(db, " ORDER BY generation")
 
     def lease_of(self, hub: str, user: str, server: str) -> Lease | None:
         """The live lease of a server."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             found = rows.read(db, " WHERE hub = ? AND user = ? AND server = ?", hub, user, server)
             return found[0] if found else None
 
     def released(self, lease_ids: Iterable[str]) -> frozenset[str]:
         """Those of the leases that this ledger had and released (as far back as it remembers)."""
-        with self._transaction() as db:
+        with self._transaction(READ) as db:
             query = "SELECT 1 FROM history WHERE lease = ?"
             return frozenset(id for id in lease_ids if db.execute(query, (id,)).fetchone())
 
@@ -242,7 +243,7 @@ class Ledger:
     # --- inside ------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str = WRITE) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if identity(self._path) != self._file:
                 # Writing on into a deleted file would grant what the next opener grants again.
@@ -250,7 +251,7 @@ class Ledger:
                     self._path, "it was moved or deleted while in use", "Restart the hub."
                 )
             try:
-                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute(begin)
                 try:
                     yield self._db
                     self._db.execute("COMMIT")

@@ -8,7 +8,7 @@ part: no server ends because a driver hangs.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -19,6 +19,13 @@ from ds01_spawner.services.seen import Seen, number
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
+EVENT_OF_ACTION: Mapping[Kind, str] = {  # in the event log, in DS01's words where it has some
+    "stop": "maintenance.runtime_kill",
+    "remove": "container.remove",
+    "release": "gpu.release",
+    "adopt": "maintenance.adopt",
+    "warn": "maintenance.runtime_warning",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +207,7 @@ def _server(container: Seen) -> tuple[str, str]:
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """The lease that a running container was made for, from its labels.
 
-    Its end counts from the container's making, but leaves the time of a warning.
+    Its end counts from the container's making, but is not near: its user is warned in time.
     """
     labels, (user, server) = container.labels, _server(container)
     hours = float(labels["ds01.hours"]) if labels.get("ds01.hours") else None
@@ -216,7 +223,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         units=number(labels["ds01.units"]) or 0,
         incarnation=situation.incarnation,
         since=container.created,
-        until=until and max(until, situation.now + situation.rules.warn_before),
+        until=until and max(until, situation.now + 2 * situation.rules.warn_before),
         container=container.id,
         container_name=container.name,
         hours=hours,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.errors import DS01Error, EngineUnavailable
+from ds01_spawner.errors import DS01Error, StillThere
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.reconcile import Action, Rules, Situation, decide, ending
@@ -25,7 +25,7 @@ AT_ONCE = 8
 class InLedger(Protocol):
     """Runs a method of the ledger where the ledger may be used."""
 
-    def __call__(self, method: Callable[..., T], *args: Any) -> Awaitable[T]:  # noqa: ANN401
+    def __call__(self, method: Callable[..., T], *args: Any) -> Awaitable[T]:
         """`await in_ledger(Ledger.release, lease_id)`."""
         ...
 
@@ -214,7 +214,7 @@ class Reconciler:
         with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
             await self._engine.remove_container(container, force=True, volumes=True)
         if not await self._engine.wait_removed(container, GONE_S):
-            raise EngineUnavailable(f"container {container} is still there after {GONE_S:g} s")
+            raise StillThere(container)
 
     async def _is_gone(self, lease: Lease) -> bool:
         """Whether the engine has no container of this lease, by id and by name."""

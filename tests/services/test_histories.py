@@ -39,7 +39,7 @@ from tests.services.world import IMAGE, DatedEngine, World
 
 T = TypeVar("T")
 USERS = st.sampled_from(["ada", "bob", "eve"])
-SERVERS = st.sampled_from(["", "two"])
+SERVERS = st.sampled_from(["", "two", "three"])
 KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
 LIMITS = Limits(
     max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
@@ -85,6 +85,10 @@ class Histories(RuleBasedStateMachine):
         """Reconcile until nothing is to do, which takes one pass."""
         self.do(self.world.run())
         assert self.do(self.world.run()) == []
+        states = {c["Id"]: c["State"]["Status"] for c in self.ours()}
+        for lease in self.world.ledger.leases():
+            if lease.state == "bound":
+                assert states[lease.container or ""] == "running"
 
     @property
     def running(self) -> list[Lease]:
@@ -99,16 +103,47 @@ class Histories(RuleBasedStateMachine):
     # --- a start, in its steps -------------------------------------------------------------------
 
     @rule(user=USERS, server=SERVERS, wish=KINDS)
-    def reserve(self, user: str, server: str, wish: tuple[int, str]) -> None:
+    def serve(self, user: str, server: str, wish: tuple[int, str]) -> None:
+        """A start that nothing comes between."""
+        if self.reserve(user, server, wish):
+            self.go_on(3)
+            self.bind(0, recorded=True)
+
+    @rule(
+        user=USERS, server=SERVERS, wish=KINDS, steps=st.integers(1, 4), lose_ledger=st.booleans()
+    )
+    def start_and_die(
+        self, user: str, server: str, wish: tuple[int, str], steps: int, lose_ledger: bool
+    ) -> None:
+        """The hub is killed after one of the steps of a start, whatever else is lost."""
+        if self.reserve(user, server, wish):
+            self.go_on(steps)
+            if steps == 4:
+                self.bind(0, recorded=False)
+            else:
+                self.kill_hub(lose_ledger, late_start=False)
+
+    def go_on(self, steps: int) -> None:
+        """The first steps of the latest start."""
+        self.starts.insert(0, self.starts.pop())
+        for step in (self.create, self.start)[: steps - 1]:
+            step(0)
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS)
+    def begin_a_start(self, user: str, server: str, wish: tuple[int, str]) -> None:
+        self.reserve(user, server, wish)
+
+    def reserve(self, user: str, server: str, wish: tuple[int, str]) -> bool:
         gpus, kind = wish
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         try:
             lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
-            return
+            return False
         assert not set(lease.devices) & set(foreign)
         self.starts.append(Starting(lease))
+        return True
 
     @precondition(lambda self: any(not s.container for s in self.starts))
     @rule(pick=PICK)
@@ -200,6 +235,18 @@ class Histories(RuleBasedStateMachine):
         else:
             self.kill_hub(lose_ledger=False, late_start=False)
 
+    @precondition(lambda self: self.world.ledger.leases())
+    @rule(pick=PICK)
+    def the_admin_stops_a_server(self, pick: int) -> None:
+        """Also one whose start is under way: that one finds out at its next step."""
+        leases = self.world.ledger.leases()
+        lease = leases[pick % len(leases)]
+        self.do(self.world.reconciler.end(lease, "the admin said so"))
+        for start in self.starts:
+            if start.lease.id == lease.id:
+                with pytest.raises(LeaseLost):
+                    self.world.ledger.confirm(lease.id, lease.generation)
+
     def ours(self) -> list[Json]:
         containers = self.world.engine.containers.values()
         return [c for c in containers if c["Config"]["Labels"].get("ds01.hub")]
@@ -257,8 +304,10 @@ class Histories(RuleBasedStateMachine):
         self.starts = []
         self.world.kill_hub(lose_ledger)
         self.settle()
-        held = {lease.container for lease in self.world.ledger.leases()}
+        leases = self.world.ledger.leases()
+        held = {lease.container for lease in leases}
         assert {c["Id"] for c in self.ours()} == held, "a restart leaves no leak and no ghost"
+        assert {(lease.user, lease.server) for lease in leases} <= self.world.known
 
     @rule(minutes=st.sampled_from([1, 20, 90, 230]))
     def time_passes(self, minutes: int) -> None:

@@ -166,7 +166,7 @@ def test_an_adopted_lease_is_what_the_labels_say() -> None:
 def test_an_adopted_lease_whose_time_is_over_leaves_time_for_a_warning() -> None:
     (action,) = decide(Situation("hub", NOW, NEW, ()), [container(hours="0.01")])
     assert action.lease
-    assert action.lease.until == NOW + 15 * MINUTE
+    assert action.lease.until == NOW + 30 * MINUTE
 
 
 def test_each_action_says_why() -> None:

@@ -1,0 +1,228 @@
+"""`ds01-spawner gpus`, `leases`, `stop` and `reconcile`: answers, JSON, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds01_spawner.cli import gpus, leases
+from ds01_spawner.cli.main import main
+from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.services import wiring
+from ds01_spawner.services.inventory.simulated import SimulatedInventory
+from tests.services.world import DatedEngine, World
+
+GPUS = "1xA100-40GB,1xH100-80GB:mig=1x1g.10gb"
+
+
+class LastingEngine(DatedEngine):
+    """Answers one command after another."""
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[[str], Answer]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def world(data: Path) -> Iterator[World]:
+    """A hub that ran here, with a server of ada."""
+    snapshot = asyncio.run(SimulatedInventory(GPUS, "hub").snapshot())
+    engine = LastingEngine([d.uuid for d in snapshot.devices])
+    world = World(engine, data / "ledger.sqlite", snapshot)
+    world.time = wiring.now()
+    asyncio.run(world.serve("ada"))
+    yield world
+    world.ledger.close()
+
+
+@pytest.fixture
+def run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    config = tmp_path / "hub.py"
+    config.write_text(
+        f"c = get_config()\nc.DS01Spawner.data_dir = {str(data)!r}\n"
+        f"c.DS01Spawner.hub_id = 'hub'\nc.DS01Spawner.gpus = 'simulated:{GPUS}'\n"
+    )
+    monkeypatch.setattr("ds01_spawner.cli.main.COMMANDS", (gpus, leases))
+
+    def call(line: str) -> Answer:
+        code = main(["--config", str(config), *line.split()])
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _engine_of_the_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "world" in request.fixturenames:
+        engine = request.getfixturevalue("world").engine
+        monkeypatch.setattr(wiring, "engine", lambda settings: engine)
+
+
+def test_gpus(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    told = run("gpus --json")
+    assert told.code == 0
+    whole, slice_ = told.json["devices"]
+    assert whole == {
+        "uuid": world.snapshot.devices[0].uuid, "kind": "gpu", "name": "NVIDIA A100-SXM4-40GB",
+        "profile": None, "architecture": "CUDA_AMPERE", "units": 2520, "memory": 40 << 30,
+        "healthy": True, "lease": None,
+    }  # fmt: skip
+    assert (slice_["kind"], slice_["profile"], slice_["lease"]) == ("mig", "1g.10gb", lease.id)
+    assert told.json["problems"] == []
+    text = run("gpus").out
+    assert "ada (bound)" in text
+    assert "2 devices, simulated" in text
+
+
+def test_gpus_tells_who_else_uses_them(run: Run, world: World) -> None:
+    uuid = world.snapshot.devices[0].uuid
+    host = {"Runtime": "runc", "DeviceRequests": [
+        {"Driver": "nvidia", "DeviceIDs": [uuid], "Capabilities": [["gpu"]]}
+    ]}  # fmt: skip
+    body = {"Image": "image:1", "HostConfig": host, "Labels": {"aime.mlc.USER": "eve"}}
+    asyncio.run(world.engine.create_container("theirs", body))
+    problem = f"{uuid} is in use outside this hub, by container theirs of eve"
+    assert run("gpus --json").json["problems"] == [problem]
+
+
+def test_gpus_without_an_engine_still_tells_the_devices(run: Run, world: World) -> None:
+    world.engine.unreachable = True
+    told = run("gpus --json")
+    assert told.code == 0
+    assert len(told.json["devices"]) == 2
+    assert "not known" in told.json["problems"][0]
+
+
+def test_gpus_that_are_not_known_are_a_no(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        async def snapshot(self) -> Snapshot:
+            return Snapshot(known=False, problems=("the NVIDIA driver hangs",))
+
+    monkeypatch.setattr(wiring, "inventory", lambda settings: Broken())
+    told = run("gpus --json")
+    assert told.code == 1
+    assert told.json == {"devices": [], "driver": None, "problems": ["the NVIDIA driver hangs"]}
+
+
+def test_gpus_before_the_hub_ever_ran(run: Run, data: Path) -> None:
+    told = run("gpus --json")
+    assert told.code == 0
+    assert len(told.json["devices"]) == 2
+    assert not data.exists()
+
+
+@pytest.mark.parametrize("line", ["leases", "stop ada", "reconcile"])
+def test_without_a_ledger_nothing_is_made_up(run: Run, data: Path, line: str) -> None:
+    told = run(line)
+    assert told.code == 1
+    assert "there is none" in told.err
+    assert "--config" in told.err
+    assert not data.exists()
+
+
+def test_leases(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    told = run("leases --json")
+    assert told.code == 0
+    assert told.json == {
+        "leases": [
+            {
+                "lease": lease.id, "user": "ada", "server": "", "state": "bound",
+                "devices": list(lease.devices), "units": 360, "since": world.time.isoformat(),
+                "until": (world.time + timedelta(hours=4)).isoformat(),
+                "container": lease.container,
+            }
+        ],
+        "tickets": [],
+    }  # fmt: skip
+    assert "1 leases" in run("leases").out
+
+
+def test_stop(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    told = run("stop ada --json")
+    assert told.code == 0
+    (stopped,) = told.json["stopped"]
+    assert (stopped["lease"], stopped["result"]) == (lease.id, "stopped")
+    assert world.ledger.leases() == ()
+    assert world.engine.containers == {}
+
+
+def test_stop_cancels_a_start(run: Run, world: World) -> None:
+    world.reserve("bob")
+    told = run("stop bob --json")
+    assert told.code == 0
+    assert told.json["stopped"][0]["result"] == "start cancelled"
+
+
+def test_stop_of_nothing_is_a_no_that_names_what_runs(run: Run, world: World) -> None:
+    told = run("stop ada other --json")
+    assert told.code == 1
+    assert told.json == {"stopped": []}
+    assert "Running: the default one" in told.err
+    assert run("stop bob").code == 1
+    assert len(world.ledger.leases()) == 1
+
+
+def test_a_stop_that_fails_is_a_no(run: Run, world: World) -> None:
+    world.engine.unreachable = True
+    told = run("stop ada --json")
+    assert told.code == 1
+    assert "does not answer" in told.err
+    assert [lease.state for lease in world.ledger.leases()] == ["releasing"]
+
+
+def test_reconcile(run: Run, world: World, data: Path) -> None:
+    (lease,) = world.ledger.leases()
+    world.engine.exit(lease.container or "", 1)
+    actions = [
+        {"action": "remove", "object": "ds01.ada", "why": "its container has ended"},
+        {"action": "release", "object": lease.id, "why": "its container has ended"},
+    ]
+    told = run("reconcile --dry-run --json")
+    assert (told.code, told.json) == (0, {"actions": actions})
+    assert "2 actions to do" in run("reconcile --dry-run").out
+    assert len(world.engine.containers) == 1
+    assert run("reconcile --json").json == {"actions": actions}
+    assert run("reconcile").out == "nothing to do\n"
+    events = [json.loads(line) for line in (data / "events.jsonl").read_text().splitlines()]
+    assert [event["event_type"] for event in events] == ["container.remove", "gpu.release"]
+
+
+def test_reconcile_without_an_engine_is_a_no(run: Run, world: World) -> None:
+    world.engine.unreachable = True
+    told = run("reconcile")
+    assert told.code == 1
+    assert "does not answer" in told.err
+    assert len(world.ledger.leases()) == 1

@@ -5,7 +5,8 @@ Server-rendered and usable without JavaScript; JupyterHub puts it into its own p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +14,34 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ds01_spawner.core.architectures import why_unavailable
 from ds01_spawner.core.catalog import CatalogEntry
-from ds01_spawner.core.devices import Device, Snapshot
-from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.options import Offer
-from ds01_spawner.core.units import UNITS_PER_GPU, format_hours, format_size, gpueq_of_units
+from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
+from ds01_spawner.hub.gpu_choices import gpu_choices, preselected_gpu
 
-MAX_GPU_CHOICES = 4
-MORE_FIELDS = frozenset({"project", "hours", "cpus", "memory"})  # behind the fold
+SPELLINGS = {"Pytorch": "PyTorch", "Tensorflow": "TensorFlow", "Mxnet": "MXNet", "ROCM": "ROCm"}
+# What a field of the options is called on the form, and the part of the form that it belongs to.
+LABELS = {
+    "preset": ("Environment", "environment"),
+    "framework": ("Environment", "environment"),
+    "version": ("Environment", "environment"),
+    "architecture": ("Environment", "environment"),
+    "gpus": ("GPU", "gpus"),
+    "gpu": ("GPU", "gpus"),
+    "bundles": ("Bundles", "bundles"),
+    "pip": ("Python packages", "pip"),
+    "apt": ("System packages", "apt"),
+    "project": ("Project", "project"),
+    "hours": ("Hours", "hours"),
+    "cpus": ("CPU cores", "cpus"),
+    "memory": ("Memory", "memory"),
+}
+FOLDED = frozenset({"project", "hours", "cpus", "memory"})
+TEXTS = ("framework", "version", "architecture", "preset", "project", "gpu", "memory")
+MAX_TEXT = 300  # of what was saved is shown: no form grows beyond reason
+MAX_ITEMS = 100
+MAX_NUMBER = 1_000_000
 _templates = Environment(
     loader=PackageLoader("ds01_spawner.hub"), autoescape=True, undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True,
@@ -46,29 +67,34 @@ def render(facts: Facts) -> str:
     offer = facts.offer
     chosen = _chosen(facts.chosen)
     environment = _preselected(offer, chosen)
-    gpus = _gpu_choices(facts)
-    wrong = {problem.field for problem in facts.problems}
+    gpus = gpu_choices(offer, facts.snapshot, taken=facts.taken, own_units=facts.own_units)
+    gpu = preselected_gpu(gpus, chosen, offer)
+    problems = [_problem(problem) for problem in facts.problems]
     notices = list(facts.notices)
-    if environment is None and chosen:
-        notices.append("Your last choice is no longer offered here; please choose again.")
+    if environment is None and not problems:
+        notices.append(_no_longer_offered(chosen))
+    if gpu == "0" and chosen.get("gpus") and not problems:
+        notices.append("The GPU of your last choice is not open to you now; choose again below.")
     return _templates.get_template("form.html").render(
         notices=notices,
-        problems=[str(problem) for problem in facts.problems],
-        wrong=wrong,
-        more_open=bool(wrong & MORE_FIELDS),
-        presets=_presets(offer),
-        frameworks=_frameworks(offer),
+        problems=problems,
+        wrong={problem["part"]: problem["text"] for problem in reversed(problems)},
+        more_open=any(problem["part"] in FOLDED for problem in problems)
+        or any(key in chosen for key in FOLDED),
+        presets=list(offer.presets.values()),
+        cards=_cards(offer, facts.snapshot),
         unavailable=_unavailable(offer),
-        bundles=_bundles(offer, chosen),
+        bundles=offer.bundles,
         gpus=gpus,
-        gpu_chosen=_gpu_chosen(chosen, offer, gpus),
+        gpu=gpu,
         environment=environment or _recommended(offer),
+        recommended=_recommended(offer),
         chosen=chosen,
-        summary=_summary(offer.limits),
-        holding=_holding(facts),
-        free=_free_now(facts),
         limits=offer.limits,
-        format_hours=format_hours,
+        each=_each(facts),
+        now=_now(facts),
+        several=len(facts.snapshot.architectures) > 1,
+        spelled=_spelled,
         format_size=format_size,
     )
 
@@ -78,20 +104,27 @@ def render_trouble(error: DS01Error) -> str:
     return _templates.get_template("trouble.html").render(error=error)
 
 
+# --- what was chosen before --------------------------------------------------------------------
+
+
 def _chosen(raw: object) -> dict[str, Any]:
-    """Saved options as the template may read them, whatever junk was saved."""
+    """Saved or refused options as the template may read them, whatever junk they are."""
     if not isinstance(raw, Mapping):
         return {}
     chosen: dict[str, Any] = {}
-    for key in ("framework", "version", "architecture", "preset", "project", "gpu", "memory"):
-        if isinstance(raw.get(key), str):
-            chosen[key] = raw[key]
+    for key in TEXTS:
+        if isinstance(raw.get(key), str) and raw[key]:
+            chosen[key] = raw[key][:MAX_TEXT]
     for key in ("bundles", "pip", "apt"):
         if isinstance(raw.get(key), list):
-            chosen[key] = [item for item in raw[key] if isinstance(item, str)]
+            texts = [item for item in raw[key] if isinstance(item, str)]
+            chosen[key] = [text[:MAX_TEXT] for text in texts[:MAX_ITEMS]]
     for key in ("gpus", "cpus", "hours"):
-        if isinstance(raw.get(key), int | float) and not isinstance(raw[key], bool):
-            chosen[key] = raw[key]
+        value = raw.get(key)
+        if isinstance(value, str) and key != "gpus":  # what is no number was refused, and is shown
+            chosen[key] = value[:MAX_TEXT]
+        elif isinstance(value, int | float) and abs(value) < MAX_NUMBER:  # false for NaN, too
+            chosen[key] = value
     return chosen
 
 
@@ -124,126 +157,99 @@ def _recommended(offer: Offer) -> str | None:
     return None
 
 
-def _presets(offer: Offer) -> list[dict[str, Any]]:
-    return [
-        {"value": f"preset:{p.name}", "title": p.title, "text": p.description,
-         "recommended": p.recommended}
-        for p in offer.presets.values()
-    ]  # fmt: skip
+def _no_longer_offered(chosen: Mapping[str, Any]) -> str:
+    what = chosen.get("preset") or " ".join(
+        chosen[key] for key in ("framework", "version", "architecture") if key in chosen
+    )
+    return f"{_spelled(what)} is not offered to you here; the recommended environment is selected."
 
 
-def _frameworks(offer: Offer) -> list[dict[str, Any]]:
-    """Each framework with its versions, file order, the first one recommended."""
-    several = len(offer.architectures) > 1
+def _problem(problem: FieldProblem) -> dict[str, str]:
+    """A problem as the form tells it: the name of the field, where it is, and the sentence."""
+    label, part = LABELS.get(problem.field, (problem.field, ""))
+    allowed = f" Allowed: {', '.join(problem.allowed)}." if problem.allowed else ""
+    text = f"{problem.problem}{allowed}"
+    return {"label": label, "part": part, "text": text[:1].upper() + text[1:]}
+
+
+# --- what there is to choose -------------------------------------------------------------------
+
+
+def _spelled(text: str) -> str:
+    """A framework's name as its makers spell it; the catalog's own is what is posted."""
+    first, space, rest = text.partition(" ")
+    return f"{SPELLINGS.get(first, first)}{space}{rest}"
+
+
+def _cards(offer: Offer, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Each framework with its versions, in file order, the first one on the card.
+
+    On a host with devices of several architectures, one card for each: an image runs on one.
+    """
+    several = len(snapshot.architectures) > 1
+    groups = [(a,) for a in offer.architectures] if several else [offer.architectures]
     cards = []
     for framework in offer.catalog.frameworks(offer.architectures):
-        versions = [
-            {"value": _value(entry, arch), "version": entry.version, "image": entry.image,
-             "architecture": arch if several else ""}
-            for entry in offer.catalog.versions(framework, offer.architectures)
-            for arch in offer.architectures
-            if arch in entry.architectures
-        ]  # fmt: skip
-        cards.append({"name": framework, "first": versions[0], "others": versions[1:]})
+        for archs in groups:
+            versions = [
+                {"value": _value(entry, arch), "architecture": arch,
+                 "title": f"{_spelled(framework)} {entry.version}"}
+                for entry in offer.catalog.versions(framework, archs)
+                for arch in archs
+                if arch in entry.architectures
+            ]  # fmt: skip
+            if versions:
+                first, *others = versions
+                made_for = _made_for(first["architecture"], snapshot)
+                cards.append({"first": first, "others": others, "made_for": made_for})
     return cards
+
+
+def _made_for(architecture: str, snapshot: Snapshot) -> str:
+    names = dict.fromkeys(d.name for d in snapshot.devices if d.architecture == architecture)
+    return f"for {', '.join(names)}" if names else architecture
 
 
 def _unavailable(offer: Offer) -> list[dict[str, Any]]:
     """The entries that do not run here, grouped by the reason."""
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, None]] = {}
     for entry in offer.catalog.entries:
         why = why_unavailable(entry, offer.architectures)
         if why:
-            reasons.setdefault(why, []).append(f"{entry.framework} {entry.version}")
-    return [{"why": why, "entries": list(dict.fromkeys(e))} for why, e in reasons.items()]
+            name = f"{entry.framework} {entry.version}"
+            reason = why.removeprefix(f"{name} is ")
+            reasons.setdefault(reason, {})[_spelled(name)] = None
+    return [{"why": why[:1].upper() + why[1:], "entries": [*e]} for why, e in reasons.items()]
 
 
-def _bundles(offer: Offer, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "packages": ", ".join(packages), "on": name in chosen.get("bundles", [])}
-        for name, packages in offer.bundles.items()
-    ]
+# --- what the user may have --------------------------------------------------------------------
 
 
-def _gpu_choices(facts: Facts) -> list[dict[str, Any]]:
-    """None, and each count and kind that this host has, with the reason where it is shut."""
-    choices: list[dict[str, Any]] = [
-        {"value": "0", "title": "No GPU", "text": "CPU only", "why": ""}
-    ]
-    whole = [d for d in facts.snapshot.devices if d.whole]
-    for count in range(1, min(len(whole), MAX_GPU_CHOICES) + 1):
-        title = "1 GPU" if count == 1 else f"{count} GPUs"
-        choices.append(_choice(facts, f"{count}:full", title, whole, count))
-    for profile in facts.offer.profiles:
-        slices = [d for d in facts.snapshot.devices if d.profile == profile]
-        title = f"1 GPU slice {profile}"
-        choices.append(_choice(facts, f"1:{profile}", title, slices, 1))
-    return choices
-
-
-def _choice(
-    facts: Facts, value: str, title: str, devices: list[Device], count: int
-) -> dict[str, Any]:
-    free = [d for d in devices if d.healthy and d.uuid not in facts.taken]
-    names = ", ".join(dict.fromkeys(f"{d.name}, {format_size(d.memory)}" for d in devices))
-    text = f"{names}: {len(free)} of {len(devices)} free now"
-    return {
-        "value": value, "title": title, "text": text,
-        "why": _why_shut(facts, devices, len(free), count),
-    }  # fmt: skip
-
-
-def _why_shut(facts: Facts, devices: list[Device], free: int, count: int) -> str:
+def _each(facts: Facts) -> list[tuple[str, str]]:
+    """What one server gets at most: amount and name."""
     limits = facts.offer.limits
-    units = min((d.units for d in devices), default=UNITS_PER_GPU) * count
-    if not facts.snapshot.known:
-        return "The state of the GPUs is not known at the moment."
-    if devices and devices[0].whole and not limits.allow_full_gpu:
-        return "Your policy gives you slices, not whole GPUs."
-    most = limits.max_gpu_slots_per_container
-    if most is not None and count > most:
-        return f"You may have at most {most} in one server."
-    if limits.gpu_units is not None and facts.own_units + units > limits.gpu_units:
-        allowed, held = gpueq_of_units(limits.gpu_units), gpueq_of_units(facts.own_units)
-        return f"Your limit is {allowed:g}, and your servers hold {held:g}."
-    if free < count:
-        return "Taken by others at the moment; come back a little later."
-    return ""
-
-
-def _gpu_chosen(chosen: Mapping[str, Any], offer: Offer, choices: list[dict[str, Any]]) -> str:
-    """The value of the preselected choice: what was chosen, where it is open; else none."""
-    count = chosen.get("gpus", offer.default_gpus if offer.has_gpus else 0)
-    kind = chosen.get("gpu", "any")
-    wanted = f"{count}:{kind if kind != 'any' else 'full'}"
-    return wanted if any(c["value"] == wanted and not c["why"] for c in choices) else "0"
-
-
-def _summary(limits: Limits) -> list[str]:
-    """What one server of this user gets at most, in words."""
-    told: list[tuple[float | None, Callable[[Any], str]]] = [
-        (limits.max_cpus, lambda v: f"{v:g} CPU cores"),
-        (limits.memory, lambda v: f"{format_size(v)} of memory"),
-        (limits.max_gpu_equivalents, lambda v: f"{v:g} GPU{'s' if v != 1 else ''} over all"),
-        (limits.max_containers_per_user, lambda v: f"{v} server{'s' if v != 1 else ''} at once"),
-        (limits.max_runtime_h, lambda v: f"{format_hours(v)} a server"),
+    told = [
+        (limits.max_cpus, "CPU core" if limits.max_cpus == 1 else "CPU cores", "{:g}".format),
+        (limits.memory, "memory", format_size),
+        (limits.max_runtime_h, "until it is stopped", format_hours),
     ]
-    return [words(value) for value, words in told if value is not None]
+    return [(words(value), name) for value, name, words in told if value is not None]
 
 
-def _holding(facts: Facts) -> str:
-    if not facts.own_servers:
-        return ""
-    gpus = f", with {gpueq_of_units(facts.own_units):g} GPU" if facts.own_units else ""
-    return f"You have {facts.own_servers} running{gpus}."
-
-
-def _free_now(facts: Facts) -> str:
-    devices: Iterable[Device] = facts.snapshot.devices
-    if not facts.snapshot.known:
-        return "The state of the GPUs is not known at the moment; servers without one start."
-    total = [d for d in devices if d.healthy]
-    if not total:
-        return "This server has no GPU to give out."
-    free = sum(1 for d in total if d.uuid not in facts.taken)
-    return f"{free} of {len(total)} GPU devices are free now."
+def _now(facts: Facts) -> list[tuple[str, str]]:
+    """What the user holds and what is free at this moment: amount and name."""
+    limits, snapshot = facts.offer.limits, facts.snapshot
+    servers, held = f"{facts.own_servers}", f"{gpueq_of_units(facts.own_units):g}"
+    if limits.max_containers_per_user is not None:
+        servers += f" of {limits.max_containers_per_user}"
+    told = [(servers, "servers running")]
+    if not facts.offer.has_gpus:
+        return [*told, ("no GPU", "on this server")]
+    if limits.max_gpu_equivalents is not None and math.isfinite(limits.max_gpu_equivalents):
+        held += f" of {limits.max_gpu_equivalents:g}"
+    told.append((held, "GPUs held"))
+    if snapshot.known:
+        healthy = [d for d in snapshot.devices if d.healthy]
+        free = sum(d.uuid not in facts.taken for d in healthy)
+        told.append((f"{free} of {len(healthy)}", "GPU devices free"))
+    return told

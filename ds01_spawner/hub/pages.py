@@ -33,24 +33,25 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     taken = {uuid for lease in leases for uuid in lease.devices}
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
-    rejected, problems = runtime.rejected.pop(user, (None, ()))
+    # The page of a refused post shows what was posted; that of a GET the link's or saved choice.
+    posted, problems = runtime.rejected.pop(user, (None, ()))
+    handler = getattr(spawner, "handler", None)
+    if handler is not None and handler.request.method == "GET":
+        posted, problems = _linked(handler), ()
     return form.Facts(
         offer=offer,
         snapshot=snapshot,
         taken=frozenset(taken),
         own_units=sum(lease.units for lease in own),
         own_servers=len(own),
-        chosen=rejected or _linked(spawner) or spawner.user_options,
+        chosen=posted or spawner.user_options,
         problems=problems,
         notices=runtime.notices(),
     )
 
 
-def _linked(spawner: DS01Spawner) -> dict[str, Any] | None:
+def _linked(handler: Any) -> dict[str, Any] | None:
     """The preset that the form's address names, as either hub version writes it."""
-    handler = getattr(spawner, "handler", None)
-    if handler is None:
-        return None
     for key in ("opt-preset", "preset"):
         values = handler.request.query_arguments.get(key)
         if values:
@@ -59,11 +60,17 @@ def _linked(spawner: DS01Spawner) -> dict[str, Any] | None:
 
 
 async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) -> dict[str, Any]:
-    """The options of a posted form, checked; a refused form is shown again as it was."""
+    """The options of a posted form, checked; a refused form is shown again as it was.
+
+    The hub shows it through the user's default server, whichever one was to start, and without
+    clearing the handler of that server's last GET.
+    """
     runtime, user = spawner.runtime, spawner.user.name
+    spawner.handler = spawner.user.spawner.handler = None
     try:
         offer, _ = await runtime.offer(user, spawner.group_names)
         options = from_form(form_data, offer.presets)
+        runtime.rejected[user] = (options, ())
         try:
             parse(options, offer)
         except OptionsRefused as refused:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
-from ds01_spawner.core.container import ContainerPlan, Mount, create_body
+from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request, parse
@@ -23,16 +22,17 @@ from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
     DS01Error,
+    EngineRefusal,
     LimitNotApplied,
     NameTaken,
     ServerDied,
     ServerSilent,
-    StillThere,
 )
 from ds01_spawner.hub import planning
+from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import Phase, ProgressLog
 from ds01_spawner.hub.runtime import Runtime, told
-from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
+from ds01_spawner.services.engine import EngineConflict, EngineRefused
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
 from ds01_spawner.services.metrics import PHASE_SECONDS
@@ -40,26 +40,16 @@ from ds01_spawner.services.metrics import PHASE_SECONDS
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-GONE_SECONDS = 60.0
 LOG_LINES = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """The facts of a start that only the spawner knows."""
-
-    user: str
-    server: str
-    groups: tuple[str, ...]
-    options: object
-    prefix: str
-    port: int
-    ready_path: str
-    ready_timeout: float
-    ceilings: Mapping[str, float | None]  # c.Spawner.mem_limit and cpu_limit
-    mounts: tuple[Mount, ...]
-    environment: Callable[[], Mapping[str, str]]
-    command: Callable[[], tuple[str, ...]]
+ASKED: dict[Phase, str] = {  # of the engine, in each phase
+    "resolve": "look at what you chose",
+    "admit": "say what it has",
+    "image": "prepare your environment",
+    "lease": "say who uses which GPU",
+    "create": "make your container",
+    "start": "start your container",
+    "ready": "say how your container is",
+}
 
 
 class Start:
@@ -81,13 +71,15 @@ class Start:
 
     @asynccontextmanager
     async def phase(self, name: Phase) -> AsyncIterator[None]:
-        """Tell and time one phase."""
+        """Tell and time one phase; what the engine refuses in it becomes a sentence."""
         self.progress.phase(name)
         began = time.monotonic()
         outcome = "failed"
         try:
             yield
             outcome = "done"
+        except EngineRefused as refused:
+            raise EngineRefusal(ASKED[name], detail=refused.message) from refused
         finally:
             PHASE_SECONDS.labels(phase=name, outcome=outcome).observe(time.monotonic() - began)
 
@@ -147,12 +139,14 @@ class Start:
         async with self.phase("start"), self.runtime.start_slots:
             await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
             await planning.start_container(self.runtime, self.container, self.devices)
-            self.lease = await self.runtime.in_ledger(
-                Ledger.bind, lease.id, lease.generation, self.container
-            )
 
     async def answers(self) -> tuple[str, int]:
-        """Wait until the server answers; its address and port."""
+        """Wait until the server answers; its address and port.
+
+        Only then the lease is bound: until then its container is this start's alone, and nobody
+        else removes it with its exit status and its last words.
+        """
+        lease = self._own_lease()
         async with self.phase("ready"):
             address = await planning.address(self.runtime, self.container)
             deadline = time.monotonic() + self.asker.ready_timeout
@@ -164,26 +158,31 @@ class Start:
                 if time.monotonic() >= deadline:
                     raise ServerSilent(self.asker.ready_timeout, await self._log_tail())
                 await asyncio.sleep(PROBE_SECONDS)
+            self.lease = await self.runtime.in_ledger(
+                Ledger.bind, lease.id, lease.generation, self.container
+            )
             self._tell("container.start")
             return address, self.asker.port
 
     # --- undoing -----------------------------------------------------------------------------
 
     async def undo(self) -> None:
-        """Remove the container, then release the lease. Called shielded."""
+        """Remove the container, then release the lease. Called shielded, never raises."""
         try:
             if self._leasing is not None:
                 self.lease = await _quietly(self._leasing) or self.lease
+            if self.lease is None:
+                return
+            # From now on reconcile may finish this, and so may the server's next start.
+            await self.runtime.in_ledger(Ledger.releasing, self.lease.id)
             if self._creating is not None:
+                # A create call that failed may have made it all the same.
                 self.container = await _quietly(self._creating) or self.container
-            if self.container:
-                await remove(self.runtime, self.container)
-            if self.lease is not None:
-                await self.runtime.in_ledger(Ledger.release, self.lease.id)
-                self._tell("gpu.release" if self.lease.devices else "container.release")
-        except DS01Error as error:
+                await planning.remove(self.runtime, self.container or self.name, self.lease.id)
+            await self.runtime.in_ledger(Ledger.release, self.lease.id)
+            self._tell("gpu.release" if self.lease.devices else "container.release")
+        except (DS01Error, EngineRefused) as error:
             log.warning("Left to reconcile: %s", told(error))
-            self.runtime.reconcile_soon()
 
     # --- parts -------------------------------------------------------------------------------
 
@@ -239,7 +238,8 @@ class Start:
         hub = self.runtime.settings.hub_id
         for lease in leases:
             if (lease.hub, lease.user, lease.server) == (hub, self.asker.user, self.asker.server):
-                await remove(self.runtime, lease.container or lease.container_name, lease.id)
+                container = lease.container or lease.container_name
+                await planning.remove(self.runtime, container, lease.id)
                 await self.runtime.in_ledger(Ledger.release, lease.id)
 
     async def _create(self, body: dict[str, Any]) -> str:
@@ -248,20 +248,25 @@ class Start:
         try:
             container = await engine.create_container(self.name, body, warnings.append)
         except EngineConflict:
-            seen = await _inspect(self.runtime, self.name)
-            if seen is not None:
-                labels = seen["Config"]["Labels"] or {}
-                if labels.get("ds01.hub") != self.runtime.settings.hub_id:
-                    raise NameTaken(self.name) from None
-                await remove(self.runtime, seen["Id"])
+            await self._make_way()
             container = await engine.create_container(self.name, body, warnings.append)
         if warnings:  # the engine takes what its kernel cannot do, and says so here alone
-            await remove(self.runtime, container)
             raise LimitNotApplied(warnings)
         return container
 
+    async def _make_way(self) -> None:
+        """Remove the container that has the name, if it is this hub's and not a newer start's."""
+        lease = self._own_lease()
+        seen = await planning.inspect(self.runtime, self.name)
+        if seen is None:
+            return
+        if (seen["Config"]["Labels"] or {}).get("ds01.hub") != self.runtime.settings.hub_id:
+            raise NameTaken(self.name)
+        await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
+        await planning.remove(self.runtime, seen["Id"])
+
     async def _still_alive(self) -> None:
-        seen = await _inspect(self.runtime, self.container)
+        seen = await planning.inspect(self.runtime, self.container)
         state = seen["State"] if seen else {"Running": False, "ExitCode": None}
         if not state["Running"]:
             raise ServerDied(
@@ -292,29 +297,3 @@ async def _quietly(task: Awaitable[Any]) -> Any:
         return await task
     except Exception:
         return None
-
-
-async def _inspect(runtime: Runtime, container: str) -> dict[str, Any] | None:
-    try:
-        return await runtime.engine.inspect_container(container)
-    except EngineNotFound:
-        return None
-
-
-async def remove(runtime: Runtime, container: str, lease: str = "") -> None:
-    """Remove a container of this hub and wait until it is gone.
-
-    With `lease`, only a container that carries it; anything else of that name is left alone.
-    """
-    seen = await _inspect(runtime, container)
-    if seen is None:
-        return
-    labels = seen["Config"]["Labels"] or {}
-    if labels.get("ds01.hub") != runtime.settings.hub_id:
-        return
-    if lease and labels.get("ds01.lease") != lease:
-        return
-    with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
-        await runtime.engine.remove_container(seen["Id"], force=True)
-    if not await runtime.engine.wait_removed(seen["Id"], GONE_SECONDS):
-        raise StillThere(container)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources
 from ds01_spawner.core.devices import Device
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import slug, volume_name
-from ds01_spawner.errors import DeviceRefused, EngineRefusal, NoAccount, NoDiskSpace
+from ds01_spawner.errors import DeviceRefused, NoAccount, NoDiskSpace, StillThere
 from ds01_spawner.services.accounts import Account, account_of
-from ds01_spawner.services.engine import EngineNotFound, EngineRefused
+from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.settings import Settings
@@ -27,7 +28,26 @@ if TYPE_CHECKING:
 
 LOG_FILES = 2
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
+GONE_SECONDS = 60.0
 _DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The facts of a start that only the spawner knows."""
+
+    user: str
+    server: str
+    groups: tuple[str, ...]
+    options: object
+    prefix: str
+    port: int
+    ready_path: str
+    ready_timeout: float
+    ceilings: Mapping[str, float | None]  # c.Spawner.mem_limit and cpu_limit
+    mounts: tuple[Mount, ...]
+    environment: Callable[[], Mapping[str, str]]
+    command: Callable[[], tuple[str, ...]]
 
 
 def ceil(limits: Limits, ceilings: Mapping[str, float | None]) -> Limits:
@@ -203,14 +223,13 @@ async def start_container(runtime: Runtime, container: str, devices: tuple[Devic
         text = refused.message.lower()
         if devices and any(word in text for word in _DEVICE_WORDS):
             raise DeviceRefused(detail=refused.message) from None
-        raise EngineRefusal("start the container", detail=refused.message) from None
+        raise
 
 
 async def address(runtime: Runtime, container: str) -> str:
     """The container's address in the hub's network."""
-    try:
-        seen = await runtime.engine.inspect_container(container)
-    except EngineNotFound:
+    seen = await inspect(runtime, container)
+    if seen is None:
         return ""
     network = seen["NetworkSettings"]["Networks"].get(runtime.settings.network) or {}
     return str(network.get("IPAddress") or "")
@@ -230,3 +249,30 @@ async def http_answers(address: str, port: int, path: str) -> bool:
     finally:
         if writer is not None:
             writer.close()
+
+
+async def inspect(runtime: Runtime, container: str) -> dict[str, Any] | None:
+    """What the engine says of a container; None when there is none."""
+    try:
+        return await runtime.engine.inspect_container(container)
+    except EngineNotFound:
+        return None
+
+
+async def remove(runtime: Runtime, container: str, lease: str = "") -> None:
+    """Remove a container of this hub and wait until it is gone.
+
+    With `lease`, only a container that carries it; anything else of that name is left alone.
+    """
+    seen = await inspect(runtime, container)
+    if seen is None:
+        return
+    labels = seen["Config"]["Labels"] or {}
+    if labels.get("ds01.hub") != runtime.settings.hub_id:
+        return
+    if lease and labels.get("ds01.lease") != lease:
+        return
+    with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
+        await runtime.engine.remove_container(seen["Id"], force=True)
+    if not await runtime.engine.wait_removed(seen["Id"], GONE_SECONDS):
+        raise StillThere(container)

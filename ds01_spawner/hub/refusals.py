@@ -24,6 +24,11 @@ UNEXPECTED = (
 )
 
 
+MAX_TAIL = 15  # lines of a build's log that a page shows
+PRE_CLASSES = "bg-body text-body border rounded p-2 mt-3 mb-0 small overflow-auto"
+PRE_STYLE = "max-height: 18rem; white-space: pre-wrap; overflow-wrap: anywhere"
+
+
 class QuietForm(HTTPError):
     """Shows the form and starts nothing: raised where a GET would start a server."""
 
@@ -33,30 +38,32 @@ class QuietForm(HTTPError):
 
 
 def to_http_error(error: Exception) -> Exception:
-    """An HTTPError with the words for people and, for the log alone, the detail."""
+    """An HTTPError with the words for people; the detail is for who logs the error itself."""
     if isinstance(error, HTTPError):
         return error  # type: ignore[no-any-return]
     if isinstance(error, DS01Error):
-        http = _http_error(error.status, error.reason, error.detail or str(error))
         text, html = str(error), _html(error)
+        http = _http_error(error.status, error.reason, text)
     else:
-        http = _http_error(500, "internal", f"{type(error).__name__}: {error}")
         text, html = UNEXPECTED, str(escape(UNEXPECTED))
+        http = _http_error(500, "internal", text)
     http.jupyterhub_message = text
     http.jupyterhub_html_message = html
     return http  # type: ignore[no-any-return]
 
 
-def _http_error(status: int, reason: str, detail: str) -> Any:
+def _http_error(status: int, reason: str, text: str) -> Any:
+    # The words are the log's message, too: JupyterHub 5 answers REST calls with that.
     if SpawnException is not None and status < 500:
         # JupyterHub 6 counts and logs it as a refusal, with the reason in its metric.
-        return SpawnException(detail, reason=reason, log_message=detail, status_code=status)
-    return HTTPError(status, "%s", detail)
+        return SpawnException(text, reason=reason, status_code=status)
+    return HTTPError(status, "%s", text)
 
 
 def _html(error: DS01Error) -> str:
-    html = f"<strong>{escape(error.message)}</strong> {escape(error.next_step)}"
-    tail = getattr(error, "log_tail", "")
+    html = f'{escape(error.message)}<span class="d-block mt-2">{escape(error.next_step)}</span>'
+    tail = getattr(error, "log_tail", "").splitlines()[-MAX_TAIL:]
     if tail:
-        html += f"<pre>{escape(tail)}</pre>"
+        # Classes and style are of Bootstrap and here: the hub's own pages show this, too.
+        html += f'<pre class="{PRE_CLASSES}" style="{PRE_STYLE}">{escape(chr(10).join(tail))}</pre>'
     return html

@@ -27,7 +27,7 @@ from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.metrics import DEVICES, LEASES, RECONCILE_ACTIONS
-from ds01_spawner.services.reconcile import Action, Rules
+from ds01_spawner.services.reconcile import EVENT_OF_ACTION, Action, Rules
 from ds01_spawner.services.reconciler import Reconciler
 from ds01_spawner.services.settings import Settings
 
@@ -39,13 +39,6 @@ T = TypeVar("T")
 ENDINGS = frozenset({"die", "destroy", "oom"})
 RETRY_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
-EVENT_OF_ACTION = {
-    "stop": "maintenance.runtime_kill",
-    "remove": "container.remove",
-    "release": "gpu.release",
-    "adopt": "maintenance.adopt",
-    "warn": "maintenance.runtime_warning",
-}
 
 
 class Runtime:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dockerspawner import DockerSpawner
 from tornado.web import HTTPError
+from traitlets import Any as AnyTrait
 from traitlets import default
 
 from ds01_spawner.core.container import Mount
@@ -16,11 +17,12 @@ from ds01_spawner.core.dockerfile import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, RenameRefused
 from ds01_spawner.hub import pages, planning
 from ds01_spawner.hub.inherited import check_inherited
-from ds01_spawner.hub.phases import Asker, Start, remove
+from ds01_spawner.hub.phases import Start
+from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import ProgressLog
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.hub.runtime import Runtime
-from ds01_spawner.services.engine import EngineNotFound
+from ds01_spawner.services.engine import EngineNotFound, EngineRefused
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.metrics import REFUSALS, STARTS, UNKNOWN_POLLS
 from ds01_spawner.services.settings import Settings
@@ -37,6 +39,10 @@ class DS01Spawner(Settings, DockerSpawner):
     """
 
     # --- traits of the parents: other defaults ------------------------------------------------
+
+    # JupyterHub 5 saves any JSON that a REST call sends, before anybody can refuse it; as a Dict,
+    # saved junk would then keep its user from every page.
+    user_options = AnyTrait({})
 
     @default("start_timeout")
     def _start_timeout_default(self) -> int:
@@ -117,9 +123,10 @@ class DS01Spawner(Settings, DockerSpawner):
             self.lease_id = start.lease.id if start.lease else ""
             self.runtime.servers[self._key] = self
         except BaseException as error:
-            self._undoing = self.runtime.keep(start.undo())
             self.object_id = ""
-            await asyncio.shield(self._undoing)
+            self._undoing = self.runtime.keep(start.undo())
+            if isinstance(error, Exception):  # who cancels comes to stop(), and waits there
+                await asyncio.shield(self._undoing)
             raise self._told(error) from None
         finally:
             progress.close()
@@ -181,6 +188,8 @@ class DS01Spawner(Settings, DockerSpawner):
 
     async def poll(self) -> int | None:
         """None while it runs or nobody knows; else its exit status. Never raises."""
+        if self._undoing is not None and not self._undoing.done():
+            return None  # so that the hub calls stop(), which waits
         if not self.object_id:
             return 0
         try:
@@ -215,7 +224,7 @@ class DS01Spawner(Settings, DockerSpawner):
             await runtime.in_ledger(Ledger.releasing, lease)
         with suppress(EngineNotFound):
             await runtime.engine.stop_container(container, seconds)
-        await remove(runtime, container)
+        await planning.remove(runtime, container)
         if lease:
             await runtime.in_ledger(Ledger.release, lease)
         for event in ("container.stop", "gpu.release"):
@@ -245,8 +254,13 @@ class DS01Spawner(Settings, DockerSpawner):
         self.lease_id = ""
 
     async def get_url(self) -> str:
-        """The address now: it changes when the engine restarts the container."""
-        address = await planning.address(self.runtime, self.object_id)
+        """The address now: it changes when the engine restarts the container.
+
+        Never raises: the hub asks at its start, and would not start.
+        """
+        address = ""
+        with suppress(DS01Error, EngineRefused):
+            address = await planning.address(self.runtime, self.object_id)
         if not address:
             return str(self.server.url)
         return f"http://{address}:{self.port}{self.server.base_url}"

@@ -5,7 +5,6 @@ The hub and the command line use the same. Nothing here speaks to the engine or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -67,20 +66,20 @@ def data_folder(settings: Settings) -> Path:
     return data
 
 
-def ledger(settings: Settings, clock: Callable[[], datetime] = now) -> Ledger:
+def ledger(settings: Settings) -> Ledger:
     """The ledger of the data folder."""
     return Ledger(
         data_folder(settings) / "ledger.sqlite",
         simulated=settings.simulated,
-        now=clock,
+        now=now,
         new_id=new_id,
         gpu_ceiling_h=settings.gpu_lease_ceiling_h,
     )
 
 
-def event_file(settings: Settings, clock: Callable[[], datetime] = now) -> EventFile:
+def event_file(settings: Settings) -> EventFile:
     """The event log of the data folder."""
-    return EventFile(data_folder(settings) / "events.jsonl", clock)
+    return EventFile(data_folder(settings) / "events.jsonl", now)
 
 
 def build_site(settings: Settings) -> BuildSite:

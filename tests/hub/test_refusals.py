@@ -24,6 +24,13 @@ def test_every_page_gets_the_words(error: DS01Error, only_jupyterhub: bool) -> N
     assert "<b>x</b>" not in html
 
 
+@pytest.mark.parametrize("error", [TooManyServers(3, 3), EngineUnavailable(SECRET)])
+def test_so_does_a_rest_call_on_jupyterhub_5(error: DS01Error) -> None:
+    http = to_http_error(error)
+    assert isinstance(http, web.HTTPError)
+    assert http.log_message % http.args == str(error)
+
+
 def test_the_status_is_the_errors() -> None:
     assert to_http_error(TooManyServers(1, 1)).status_code == 409
     assert to_http_error(EngineUnavailable()).status_code == 503

@@ -1,0 +1,91 @@
+"""The GPU part of the form: none, and each count and kind, with the reason where it is shut."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.options import Offer
+from ds01_spawner.core.units import UNITS_PER_GPU, format_size, gpueq_of_units
+
+MAX_COUNT = 4
+NONE = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuChoice:
+    """One choice: its value in the form, what it is called, and why it is shut ("": it is open)."""
+
+    value: str
+    title: str
+    lines: tuple[str, ...]
+    why: str = ""
+    architectures: str = ""  # those of its devices, with spaces between; "": goes with all
+
+
+def gpu_choices(
+    offer: Offer, snapshot: Snapshot, *, taken: Collection[str], own_units: int
+) -> list[GpuChoice]:
+    """All choices of this host; `own_units` are held by the user's servers already."""
+    choices = [GpuChoice(NONE, "No GPU", ("CPU only",))]
+    if not snapshot.known:
+        why = "The state of the GPUs is not known at the moment."
+        return [*choices, GpuChoice("1:any", "1 GPU", (), why)]
+
+    def add(value: str, title: str, devices: list[Device], count: int) -> None:
+        free = [d for d in devices if d.healthy and d.uuid not in taken]
+        archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
+        why = _why_shut(offer, devices, len(free), count, own_units)
+        choices.append(GpuChoice(value, title, _lines(devices, free), why, " ".join(archs)))
+
+    whole = [d for d in snapshot.devices if d.whole]
+    for count in range(1, min(len(whole), MAX_COUNT) + 1):
+        add(f"{count}:full", "1 GPU" if count == 1 else f"{count} GPUs", whole, count)
+    for profile in offer.profiles:
+        slices = [d for d in snapshot.devices if d.profile == profile]
+        add(f"1:{profile}", f"1 GPU slice {profile}", slices, 1)
+    return choices
+
+
+def preselected_gpu(choices: list[GpuChoice], chosen: Mapping[str, Any], offer: Offer) -> str:
+    """The value of the choice that was made, where it is open; else none."""
+    count = chosen.get("gpus", offer.default_gpus if offer.has_gpus else 0)
+    kind = chosen.get("gpu", "any")
+    for choice in choices:
+        of, _, what = choice.value.partition(":")
+        if of == f"{count}" and kind in ("any", what) and not choice.why:
+            return choice.value
+    return NONE
+
+
+def _lines(devices: list[Device], free: list[Device]) -> tuple[str, ...]:
+    """For each model: its name, its memory, and how many are free."""
+    models = dict.fromkeys((d.name, d.memory) for d in devices)
+    return tuple(
+        f"{name}, {format_size(memory)}: {_count(free, name, memory)} of "
+        f"{_count(devices, name, memory)} free"
+        for name, memory in models
+    )
+
+
+def _count(devices: list[Device], name: str, memory: int) -> int:
+    return sum((d.name, d.memory) == (name, memory) for d in devices)
+
+
+def _why_shut(offer: Offer, devices: list[Device], free: int, count: int, own_units: int) -> str:
+    limits = offer.limits
+    units = min((d.units for d in devices), default=UNITS_PER_GPU) * count
+    if devices and devices[0].whole and not limits.allow_full_gpu:
+        return "Your policy gives you slices, not whole GPUs."
+    most = limits.max_gpu_slots_per_container
+    if most is not None and count > most:
+        return f"You may have at most {most} in one server."
+    if limits.gpu_units is not None and own_units + units > limits.gpu_units:
+        allowed, held = gpueq_of_units(limits.gpu_units), gpueq_of_units(own_units)
+        holding = f", and your servers hold {held:g}" if own_units else ""
+        return f"Your limit is {allowed:g} GPU{'' if allowed == 1 else 's'}{holding}."
+    if free < count:
+        return "Taken at the moment; come back a little later."
+    return ""

@@ -1,0 +1,331 @@
+"""The options form as HTML: what it offers, what it explains, what it keeps, what it survives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ds01_spawner.core.catalog import parse as parse_catalog
+from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.options import Offer, from_form, parse
+from ds01_spawner.core.policy import Preset
+from ds01_spawner.errors import EngineUnavailable, FieldProblem, OptionsRefused
+from ds01_spawner.hub.form import Facts, render, render_trouble
+from ds01_spawner.services.inventory.simulated import SimulatedInventory
+
+CATALOG = """\
+Pytorch, 2.7.1, [CUDA_AMPERE], a/pytorch-2.7.1
+Pytorch, 2.6.0, [CUDA_AMPERE], a/pytorch-2.6.0
+Pytorch, 2.8.0, [CUDA_ADA], a/pytorch-2.8.0
+Tensorflow, 2.14.0, [CUDA_ADA;CUDA_AMPERE], a/tensorflow-2.14.0
+Pytorch, 2.6.0, [ROCM6], a/pytorch-rocm
+"""
+NASTY = "\"><script>alert(1)</script>{{ 7*7 }}'&"
+FULL_CATALOG = Path(__file__).parents[2] / "../shared/data/ml_images.repo"
+
+
+class Form(HTMLParser):
+    """The inputs and the text of a rendered form."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.tags: list[str] = []
+        self.inputs: list[dict[str, str | None]] = []
+        self.texts: dict[str, str] = {}  # of textareas
+        self.words = ""
+        self._area = ""
+        self.feed(html)
+        self.words = " ".join(self.words.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "input":
+            self.inputs.append(dict(attrs))
+        elif tag == "textarea":
+            self._area = dict(attrs)["name"] or ""
+            self.texts[self._area] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "textarea":
+            self._area = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            self.texts[self._area] += data
+        self.words += data
+
+    def values(self, name: str) -> list[str]:
+        return [str(i["value"]) for i in self.inputs if i["name"] == name]
+
+    def checked(self, name: str) -> list[str]:
+        return [str(i["value"]) for i in self.inputs if i["name"] == name and "checked" in i]
+
+    def shut(self) -> list[str]:
+        return [str(i["value"]) for i in self.inputs if "disabled" in i]
+
+    def posted(self) -> dict[str, list[str]]:
+        """What a browser would post."""
+        fields = {name: [text] for name, text in self.texts.items()}
+        for each in self.inputs:
+            if each.get("type") not in ("radio", "checkbox") or "checked" in each:
+                fields.setdefault(str(each["name"]), []).append(str(each["value"]))
+        return fields
+
+
+async def devices(description: str) -> Snapshot:
+    return await SimulatedInventory(description, "host").snapshot()
+
+
+async def facts(gpus: str = "2xA100-40GB", **more: Any) -> Facts:
+    snapshot = await devices(gpus)
+    offer = Offer(
+        catalog=parse_catalog(CATALOG),
+        architectures=snapshot.architectures,
+        limits=Limits(max_gpu_equivalents=2, max_gpu_slots_per_container=4),
+        bundles={"datascience": ("pandas", "scipy")},
+        profiles=tuple(dict.fromkeys(d.profile for d in snapshot.devices if d.profile)),
+        has_gpus=True,
+    )
+    return replace(Facts(offer, snapshot), **more)
+
+
+def with_limits(facts: Facts, **limits: Any) -> Facts:
+    return replace(facts, offer=replace(facts.offer, limits=replace(facts.offer.limits, **limits)))
+
+
+def shown(facts: Facts) -> Form:
+    return Form(render(facts))
+
+
+# --- what is offered ------------------------------------------------------------------------------
+
+
+async def test_environments_of_this_host_in_file_order_the_first_one_recommended() -> None:
+    form = shown(await facts())
+    assert form.values("environment") == [
+        "Pytorch|2.7.1|CUDA_AMPERE",
+        "Pytorch|2.6.0|CUDA_AMPERE",
+        "Tensorflow|2.14.0|CUDA_AMPERE",
+    ]
+    assert form.checked("environment") == ["Pytorch|2.7.1|CUDA_AMPERE"]
+    assert "PyTorch 2.7.1recommended" in form.words
+    assert form.checked("gpus") == ["0"]
+
+
+async def test_the_rest_is_told_with_its_reason() -> None:
+    words = shown(await facts()).words
+    assert "Made for CUDA_ADA (RTX 40, L40, H100, H200); this server is CUDA_AMPERE" in words
+    assert "Made for AMD GPUs; this server has NVIDIA GPUs." in words
+
+
+async def test_on_a_host_of_two_architectures_each_has_its_card_and_its_gpus() -> None:
+    form = shown(await facts("1xA100-40GB,1xH100-80GB:mig=2x1g.10gb"))
+    pytorch = [v for v in form.values("environment") if v.startswith("Pytorch")]
+    assert pytorch == [
+        "Pytorch|2.7.1|CUDA_AMPERE", "Pytorch|2.6.0|CUDA_AMPERE", "Pytorch|2.8.0|CUDA_ADA",
+    ]  # fmt: skip
+    assert 'data-gpus="CUDA_AMPERE"' in form.html
+    assert 'data-gpus="CUDA_ADA"' in form.html
+    assert form.values("gpus") == ["0", "1:full", "1:1g.10gb"]
+
+
+async def test_a_host_without_devices_offers_what_its_setting_says() -> None:
+    seen = await facts()
+    offer = replace(seen.offer, architectures=("CUDA_AMPERE", "CUDA_ADA"), has_gpus=False)
+    form = shown(replace(seen, offer=offer, snapshot=Snapshot()))
+    assert form.values("gpus") == ["0"]
+    assert "no GPU on this server" in form.words
+    assert "Pytorch|2.8.0|CUDA_ADA" in form.values("environment")
+
+
+# --- what is shut, and why ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "more", "shut", "why"),
+    [
+        ({}, {}, [], ""),
+        ({"max_gpu_equivalents": 1}, {}, ["2:full"], "Your limit is 1 GPU."),
+        ({}, {"own_units": 2520}, ["2:full"], "Your limit is 2 GPUs, and your servers hold 1."),
+        ({"max_gpu_slots_per_container": 1}, {}, ["2:full"], "at most 1 in one server."),
+        ({"allow_full_gpu": False}, {}, ["1:full", "2:full"], "slices, not whole GPUs."),
+    ],
+)
+async def test_a_gpu_choice_that_is_shut_stays_with_its_reason(
+    limits: dict[str, Any], more: dict[str, Any], shut: list[str], why: str
+) -> None:
+    form = shown(with_limits(await facts(**more), **limits))
+    assert form.shut() == shut
+    assert why in form.words
+
+
+async def test_taken_devices_are_counted() -> None:
+    seen = await facts()
+    one, other = (d.uuid for d in seen.snapshot.devices)
+    form = shown(replace(seen, taken=frozenset({one})))
+    assert form.shut() == ["2:full"]
+    assert "1 of 2 free" in form.words
+    form = shown(replace(seen, taken=frozenset({one, other})))
+    assert form.shut() == ["1:full", "2:full"]
+
+
+async def test_unknown_devices_offer_servers_without_one() -> None:
+    seen = await facts()
+    form = shown(replace(seen, snapshot=Snapshot(known=False)))
+    assert form.checked("gpus") == ["0"]
+    assert form.shut() == ["1:any"]
+    assert "is not known at the moment" in form.words
+
+
+# --- what was chosen ------------------------------------------------------------------------------
+
+CHOSEN = {
+    "framework": "Pytorch", "version": "2.6.0", "architecture": "CUDA_AMPERE", "gpus": 2,
+    "gpu": "full", "bundles": ["datascience"], "pip": ["numpy", "rich>=13"], "apt": ["htop"],
+    "project": "my thesis", "hours": 2.5, "cpus": 1, "memory": "4G",
+}  # fmt: skip
+
+
+async def test_what_was_chosen_is_what_would_be_posted_again() -> None:
+    seen = await facts(chosen=CHOSEN)
+    assert from_form(shown(seen).posted()) == CHOSEN
+    assert parse(CHOSEN, seen.offer).pip == ("numpy", "rich>=13")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "value", "told"),
+    [
+        ({}, "Pytorch|2.7.1|CUDA_AMPERE", ""),
+        ({"framework": "Tensorflow"}, "Tensorflow|2.14.0|CUDA_AMPERE", ""),
+        ({"framework": "Pytorch", "version": "1.0"}, "Pytorch|2.7.1|CUDA_AMPERE", "PyTorch 1.0 is"),
+        ({"preset": "gone"}, "Pytorch|2.7.1|CUDA_AMPERE", "gone is not offered"),
+    ],
+)
+async def test_a_choice_that_is_gone_is_said_to_be(
+    chosen: dict[str, Any], value: str, told: str
+) -> None:
+    form = shown(await facts(chosen=chosen))
+    assert form.checked("environment") == [value]
+    assert told in form.words
+    assert ("not offered" in form.words) == bool(told)
+
+
+async def test_a_gpu_that_is_not_open_any_more_is_said_not_to_be() -> None:
+    form = shown(with_limits(await facts(chosen={"gpus": 2}), max_gpu_equivalents=1))
+    assert form.checked("gpus") == ["0"]
+    assert "The GPU of your last choice is not open to you now" in form.words
+
+
+async def test_a_recommended_preset_comes_first() -> None:
+    seen = await facts()
+    presets = {
+        name: Preset(name=name, title=name.title(), framework="Pytorch", recommended=name == "b")
+        for name in ("a", "b")
+    }
+    seen = replace(seen, offer=replace(seen.offer, presets=presets))
+    assert shown(seen).checked("environment") == ["preset:b"]
+    linked = shown(replace(seen, chosen={"preset": "a"}))
+    assert linked.checked("environment") == ["preset:a"]
+
+
+# --- what was refused -----------------------------------------------------------------------------
+
+
+async def test_a_refused_form_has_the_problem_at_the_field_and_the_input_kept() -> None:
+    seen = await facts()
+    chosen = {"pip": ["ok", "not a name"], "hours": "soon", "framework": "Pytorch"}
+    with pytest.raises(OptionsRefused) as refused:
+        parse(chosen, seen.offer)
+    form = shown(replace(seen, chosen=chosen, problems=refused.value.problems))
+    assert form.texts["pip"] == "ok\nnot a name"
+    assert form.values("hours") == ["soon"]
+    assert '<a class="alert-link" href="#ds01-pip">Python packages</a>' in form.html
+    for part in ("pip", "hours"):
+        assert f'id="ds01-{part}-problem"' in form.html
+        assert f'aria-describedby="ds01-{part}-hint ds01-{part}-problem"' in form.html
+    assert form.html.count('aria-invalid="true"') == 2
+    assert '<details class="ds01-part" open>' in form.html  # the hours are not hidden
+
+
+async def test_a_problem_of_no_field_is_told_at_the_top() -> None:
+    problem = FieldProblem("'image'", "is not an option.", ("framework",))
+    form = shown(await facts(problems=(problem,)))
+    assert "'image': Is not an option. Allowed: framework." in form.words
+
+
+# --- what it survives -----------------------------------------------------------------------------
+
+
+async def test_nothing_of_a_user_or_an_admin_becomes_html() -> None:
+    seen = await facts(
+        chosen={key: NASTY if isinstance(value, str) else [NASTY] for key, value in CHOSEN.items()},
+        problems=tuple(FieldProblem(key, NASTY, (NASTY,)) for key in (*CHOSEN, NASTY)),
+        notices=(NASTY,),
+    )
+    preset = Preset(name=NASTY, title=NASTY, description=NASTY, framework="Pytorch")
+    offer = replace(seen.offer, presets={NASTY: preset}, bundles={NASTY: (NASTY,)})
+    clean, nasty = shown(await facts()), shown(replace(seen, offer=offer))
+    assert "script" not in nasty.tags
+    assert set(nasty.tags) - set(clean.tags) <= {"strong", "ul", "li", "a", "p"}
+    assert NASTY in nasty.texts["pip"]
+    trouble = Form(render_trouble(EngineUnavailable()))
+    assert "does not answer" in trouble.words
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(saved=st.dictionaries(st.sampled_from([*CHOSEN, "preset", "v", "x"]), JUNK) | JUNK)
+async def test_it_is_made_whatever_was_saved(saved: Any) -> None:
+    form = shown(await facts(chosen=saved))
+    assert len(form.checked("environment")) == 1
+    assert len(form.checked("gpus")) == 1
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"gpus": 10**5000, "hours": math.nan, "cpus": math.inf},
+        {"pip": ["x" * 10_000_000] * 20, "project": "p" * 10_000_000},
+        {"pip": ["x"] * 1_000_000},
+    ],
+)
+async def test_saved_junk_does_not_make_it_large(saved: dict[str, Any]) -> None:
+    assert len(render(await facts(chosen=saved))) < 60_000
+
+
+# --- its size -------------------------------------------------------------------------------------
+
+
+async def test_a_full_catalog_on_a_large_host_is_bounded() -> None:
+    if not FULL_CATALOG.is_file():
+        pytest.skip("../shared is not here")
+    seen = await facts("32xA100-40GB,16xA100-40GB:mig=2x3g.20gb")
+    catalog = parse_catalog(FULL_CATALOG.read_text())
+    assert len(catalog.entries) == 117
+    html = render(replace(seen, offer=replace(seen.offer, catalog=catalog)))
+    assert len(html.encode()) <= 60 * 1024
+
+
+async def test_more_than_a_few_versions_are_folded() -> None:
+    rows = "".join(f"Pytorch, 2.{n}, [CUDA_AMPERE], a/p-{n}\n" for n in range(20))
+    seen = await facts()
+    offer = replace(seen.offer, catalog=parse_catalog(rows))
+    html = render(replace(seen, offer=offer))
+    assert "<details>\n        <summary><small>19 other versions</small></summary>" in html
+    chosen = {"framework": "Pytorch", "version": "2.7"}
+    assert "<details open>" in render(replace(seen, offer=offer, chosen=chosen))

@@ -1,0 +1,166 @@
+"""The hub's process ends and another one begins: servers stay, and nothing is done in ignorance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+
+from ds01_spawner.hub.runtime import Runtime
+from ds01_spawner.services.reconcile import Action
+from tests.hub.clients import until
+from tests.hub.conftest import hub_of, new_user
+from tests.hub.world import World
+
+GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full"}
+ANY = {"user_options": {}}
+
+
+@pytest.fixture
+async def world(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    free_port: Callable[[], int],
+) -> AsyncIterator[World]:
+    """A hub for each test: these end it."""
+    async with hub_of(request.module, tmp_path_factory, free_port) as world:
+        yield world
+
+
+async def test_a_server_and_its_lease_outlive_the_hub(world: World, user: str) -> None:
+    await world.start(user, GPU)
+    container, leases = world.container(user)["Id"], await world.leases(user)
+    incarnation = leases[0].incarnation
+    await world.end()
+    await world.begin()
+    await world.runtime.ready()
+    assert world.spawner(user).ready
+    assert world.container(user)["Id"] == container
+    assert world.container(user)["State"]["Running"]
+    assert await world.leases(user) == leases
+    assert await world.spawner(user).poll() is None
+    await world.start(user, GPU, "second")
+    assert (await world.leases(user))[1].incarnation != incarnation
+    await world.runtime.reconciler.run()
+    assert len(world.containers(user)) == 2
+    await world.stop(user)
+    await world.stop(user, "second")
+    assert await world.left_of(user) == ([], [])
+
+
+async def test_a_server_that_died_meanwhile_is_cleared_away(world: World, user: str) -> None:
+    await world.start(user, GPU)
+    await world.end()
+    world.engine.exit(f"ds01.{user}", 1)
+    await world.begin()
+    await world.runtime.ready()
+    await until(lambda: not world.containers(user))
+    assert (await world.model(user))["servers"] == {}
+    await world.runtime.reconciler.run()
+    assert await world.leases(user) == []
+
+
+async def test_the_address_may_have_changed(world: World, user: str) -> None:
+    """As after a restart of the engine's host with live containers."""
+    await world.start(user, ANY)
+    await world.end()
+    world.container(user)["NetworkSettings"]["Networks"]["ds01"]["IPAddress"] = "127.77.0.201"
+    await world.begin()
+    assert "127.77.0.201" in world.spawner(user).server.url
+    assert world.spawner(user).ready
+    await world.stop(user)
+
+
+async def test_while_the_engine_is_late_servers_stay(world: World, user: str) -> None:
+    await world.start(user, GPU)
+    await world.end()
+    with world.away():
+        await world.begin()
+        assert await world.spawner(user).poll() is None
+        assert world.spawner(user).active
+        answer = await world.fetch("login")
+        assert answer.code == 200
+    await asyncio.wait_for(world.runtime.ready(), 30)
+    assert await world.left_of(user) == ([f"ds01.{user}"], ["bound"])
+    await world.settled(user)
+    await world.stop(user)
+    assert await world.left_of(user) == ([], [])
+
+
+async def test_a_start_that_the_hub_died_in_is_undone(world: World, user: str) -> None:
+    """Its lease and its container are there, its process is not."""
+    await world.start(user, GPU)
+    await forget(world, user)
+    await world.end()
+    await world.begin()
+    await world.runtime.ready()
+    await world.runtime.reconciler.run()
+    await until(lambda: not world.containers(user))
+    assert await world.leases(user) == []
+    assert (await world.start(user, GPU)).code == 201
+    await world.stop(user)
+
+
+async def test_nothing_is_ended_before_the_hub_has_read_its_database(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.start(user, GPU)
+    await world.end()
+    done: list[Action] = []
+    acted = Runtime._acted
+    monkeypatch.setattr(Runtime, "_acted", lambda self, a: (done.append(a), acted(self, a)))
+    import ds01_spawner
+
+    ds01_spawner.configure(world.config())
+    await world.runtime.ready()  # no hub yet, and a whole reconciliation
+    await world.runtime.reconciler.run()
+    assert done == []
+    await world.runtime.end()
+    await world.begin()
+    await world.runtime.reconciler.run()
+    assert done == []
+    assert world.spawner(user).ready
+    await world.stop(user)
+
+
+async def test_a_container_of_no_known_lease_gets_it_back(world: World, user: str) -> None:
+    """The ledger was lost: what runs and is the hub's is adopted from its labels."""
+    await world.start(user, GPU)
+    (lease,) = await world.leases(user)
+    await world.end()
+    for file in (world.folder / "data").glob("ledger.sqlite*"):
+        file.unlink()
+    await world.begin()
+    await world.runtime.ready()
+    (adopted,) = await world.leases(user)
+    assert (adopted.id, adopted.devices) == (lease.id, lease.devices)
+    assert world.spawner(user).ready
+    rival = await new_user(world)
+    await world.start(rival, GPU)
+    assert (await world.leases(rival))[0].devices != lease.devices
+    await world.stop(rival)
+    await world.stop(user)
+    assert await world.left_of(user) == ([], [])
+
+
+async def test_containers_of_others_are_left_alone(world: World, user: str) -> None:
+    body = {"Image": "base:1", "Labels": {"ds01.hub": "another", "ds01.lease": "theirs"}}
+    theirs = await world.engine.create_container("theirs", body)
+    plain = await world.engine.create_container("plain", {"Image": "base:1"})
+    await world.end()
+    await world.begin()
+    await world.runtime.ready()
+    world.passed += timedelta(hours=2)
+    await world.runtime.reconciler.run()
+    assert {theirs, plain} <= set(world.engine.containers)
+
+
+async def forget(world: World, user: str) -> None:
+    """Have the hub's database as it was before this server's start had ended."""
+    spawner = world.spawner(user)
+    spawner.orm_spawner.server = None
+    spawner.orm_spawner.state = None
+    world.hub.db.commit()
+    spawner.stop_polling()

@@ -31,12 +31,12 @@ def parse_size(text: str) -> int:
     return int(Fraction(match[1]) * _SIZE_STEPS[match[2].lower()])
 
 
-def format_size(size: int) -> str:
+def format_size(size: float) -> str:
     """A size for people: `16 GiB`, `1.5 GiB`, `512 MiB`."""
     for suffix, step in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size >= step:
             return f"{size / step:.4g} {suffix}"
-    return f"{size} B"
+    return f"{size:.0f} B"
 
 
 def parse_hours(text: str) -> float:

@@ -23,7 +23,6 @@ from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.settings import Settings
 
 if TYPE_CHECKING:
-    from ds01_spawner.hub.phases import Asker
     from ds01_spawner.hub.runtime import Runtime
 
 LOG_FILES = 2

@@ -34,6 +34,8 @@ class DS01Error(Exception):
         return f"{self.message} {self.next_step}"
 
 
+MAX_PROBLEMS = 6  # told of one set of options
+
 # --- options ---------------------------------------------------------------------------------
 
 
@@ -59,8 +61,11 @@ class OptionsRefused(DS01Error):
 
     def __init__(self, problems: Iterable[FieldProblem]) -> None:
         self.problems = tuple(problems)
+        told = [str(problem) for problem in self.problems[:MAX_PROBLEMS]]
+        more = len(self.problems) - len(told)
         super().__init__(
-            "These choices cannot be used: " + " ".join(str(p) for p in self.problems),
+            f"These choices cannot be used: {' '.join(told)}"
+            + (f" And {more} more are wrong." if more else ""),
             "Change them and start again.",
         )
 
@@ -504,6 +509,21 @@ class ServerSilent(DS01Error):
             f"Your server runs, but did not answer within {seconds:.0f} seconds, and was stopped.",
             "Start again; if it stays so, tell the administrator.",
             detail=log_tail,
+        )
+
+
+class WorkspaceUnusable(DS01Error):
+    """The volume or folder that would be the user's workspace is not the user's."""
+
+    code = "workspace_unusable"
+    status = 403
+    reason = "policy"
+
+    def __init__(self, workspace: str, why: str) -> None:
+        super().__init__(
+            f"Your workspace cannot be used as it is: {why}.",
+            "Your files are untouched. Ask the administrator to look at it.",
+            detail=workspace,
         )
 
 

@@ -6,7 +6,6 @@ Each raises `Wrong` with what is wrong and what is allowed instead.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 
 from ds01_spawner.core.limits import Limits
@@ -18,6 +17,7 @@ MAX_PROJECT = 40
 MAX_GPUS = 16
 MIN_MEMORY = 256 << 20
 MIN_HOURS = 1 / 60
+HUGE = 10**9
 _MAX_SHOWN = 60
 
 
@@ -32,9 +32,16 @@ class Wrong(Exception):
 
 def shown(value: object) -> str:
     """A value as the person wrote it, bounded and without control characters."""
-    text = value if isinstance(value, str) else json.dumps(value, default=repr)
+    text = value if isinstance(value, str) else _json(value)
     text = "".join(c if c.isprintable() else " " for c in text[: _MAX_SHOWN + 1])
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…")
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, default=repr)
+    except ValueError:  # an integer of too many digits to write
+        return "…"
 
 
 def gpu_count(value: object, limits: Limits, has_gpus: bool) -> int:
@@ -138,8 +145,8 @@ def _texts(value: object, most: int) -> list[str]:
 def _at_most(
     value: object, least: float, most: float | None, told: Callable[[float], str]
 ) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Wrong(f"{shown(value)} is not a number.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -HUGE < value < HUGE:
+        raise Wrong(f"{shown(value)} is not a number of a usable size.")
     if value < least:
         raise Wrong(f"{value:g} is too little.", (f"at least {told(least)}",))
     if most is not None and value > most:

@@ -25,6 +25,8 @@ KEYS = (
 )  # fmt: skip
 ALWAYS_WITH_PRESET = frozenset({"v", "preset", "project", "hours"})
 DEFAULT_PROJECT = "default"
+MAX_KEYS = 30
+MAX_FORM = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def parse(raw: object, offer: Offer) -> Request:
     Raises OptionsRefused with a problem for each wrong field.
     """
     options = _unwrap(raw)
+    if len(options) > MAX_KEYS:
+        raise OptionsRefused([FieldProblem("options", f"has {len(options)} keys.", KEYS[1:])])
     problems: list[FieldProblem] = []
     known = {key: value for key, value in options.items() if key in KEYS}
     for key in options:
@@ -92,6 +96,8 @@ def from_form(
     Fields left empty are left out; pip and apt have one entry a line. A form without JavaScript
     posts all its fields, so beside a preset those that it does not open are left out.
     """
+    if sum(len(value) for values in form.values() for value in values) > MAX_FORM:
+        raise OptionsRefused([FieldProblem("options", "are too long.")])
     options: dict[str, Any] = {}
     for key, values in form.items():
         if key.startswith("_"):  # _xsrf
@@ -99,25 +105,25 @@ def from_form(
         texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
         if not texts:
             continue
-        if key == "environment":  # one choice of framework, version and architecture
-            options.update(_environment(texts[0]))
-        elif key == "bundles":
-            options[key] = texts
-        elif key in ("pip", "apt"):
-            options[key] = [
-                part.strip() for text in texts for part in text.splitlines() if part.strip()
-            ]
-        elif key == "gpus":
-            options.update(_gpus(texts[0]))
-        elif key in ("cpus", "hours"):
-            options[key] = _number(texts[0])
-        else:
-            options[key] = texts[0]
+        options.update(_posted(key, texts))
     preset = (presets or {}).get(options.get("preset", ""))
     if preset is not None:
         allowed = ALWAYS_WITH_PRESET | preset.allow
         return {key: value for key, value in options.items() if key in allowed}
     return options
+
+
+def _posted(key: str, texts: list[str]) -> dict[str, Any]:
+    if key == "environment":  # one choice of framework, version and architecture
+        return _environment(texts[0])
+    if key == "gpus":
+        return _gpus(texts[0])
+    if key == "bundles":
+        return {key: texts}
+    if key in ("pip", "apt"):
+        lines = [line.strip() for text in texts for line in text.splitlines()]
+        return {key: [line for line in lines if line]}
+    return {key: _number(texts[0]) if key in ("cpus", "hours") else texts[0]}
 
 
 def _environment(text: str) -> dict[str, Any]:

@@ -7,11 +7,13 @@ that says what to use instead; it is never accepted and ignored.
 
 from __future__ import annotations
 
+import posixpath
 from typing import Final
 
 from traitlets.config import Config
 
 from ds01_spawner.errors import TraitRefused
+from ds01_spawner.services.settings import SECTION, Settings
 
 HONOURED: Final = frozenset({
     "args", "cmd", "debug", "default_url", "disable_user_config", "env_keep", "environment",
@@ -80,19 +82,48 @@ REFUSED: Final = {
     "use_internal_hostname": _NETWORK,
     "use_internal_ip": _NETWORK,
 }
-_SECTIONS = ("Spawner", "DockerSpawner", "DS01Spawner")
+_SECTIONS = ("Spawner", "DockerSpawner", SECTION)
 _RAW_NAME = "{raw_"
 
 
 def check_inherited(config: Config) -> None:
     """Raise TraitRefused for the first trait that is set and not supported."""
+    home = str((config.get(SECTION) or {}).get("home", Settings.home.default_value))
     for section in _SECTIONS:
         for trait, value in (config.get(section) or {}).items():
-            if trait in REFUSED:
-                raise TraitRefused(f"c.{section}.{trait}", REFUSED[trait])
-            if trait in ("volumes", "read_only_volumes") and _RAW_NAME in repr(value):
-                raise TraitRefused(
-                    f"c.{section}.{trait}",
-                    "A path with {raw_username} lets a user's name choose the folder; write "
-                    "{username}.",
-                )
+            _check(f"c.{section}.{trait}", trait, value, home)
+            if trait == "group_overrides" and isinstance(value, dict):
+                for override in value.values():
+                    inner = override.get("spawner_override") if isinstance(override, dict) else {}
+                    for name, inner_value in (inner or {}).items():
+                        _check(f"{name} in c.{section}.group_overrides", name, inner_value, home)
+
+
+def _check(told: str, trait: str, value: object, home: str) -> None:
+    if trait in REFUSED:
+        raise TraitRefused(told, REFUSED[trait])
+    if trait not in ("volumes", "read_only_volumes") or not isinstance(value, dict):
+        return
+    if _RAW_NAME in repr(value):
+        raise TraitRefused(
+            told,
+            "A path with {raw_username} lets a user's name choose the folder; write {username}.",
+        )
+    for bind in value.values():
+        target = posixpath.normpath(str(bind.get("bind") if isinstance(bind, dict) else bind))
+        if not target.startswith("/"):
+            raise TraitRefused(f"the mount at {target!r} in {told}", "Write an absolute path.")
+        if _overlaps(target, home) or _overlaps(target, "/etc"):
+            raise TraitRefused(
+                f"the mount at {target} in {told}",
+                f"A mount must be outside of {home} and /etc: what a user puts in its way there "
+                "would decide where the hub writes.",
+            )
+        modes = str(bind.get("mode", "rw") if isinstance(bind, dict) else "rw").split(",")
+        if not set(modes) <= {"ro", "rw"}:
+            raise TraitRefused(f"the mode {','.join(modes)} in {told}", "Write 'ro' or 'rw'.")
+
+
+def _overlaps(one: str, other: str) -> bool:
+    """Whether one path is the other, or is in it, or has it inside."""
+    return posixpath.commonpath((one, other)) in (one, other)

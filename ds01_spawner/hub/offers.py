@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ds01_spawner.core.architectures import CUDA_ARCHITECTURES
 from ds01_spawner.core.catalog import Catalog
 from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.core.limits import Effective
+from ds01_spawner.core.limits import Effective, Limits
 from ds01_spawner.core.options import Offer
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.services.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The traits `cpu_limit` and `mem_limit`: the policy may give less, never more."""
+
+    cpus: float | None = None
+    memory: int | None = None
+
+    def lower(self, limits: Limits) -> Limits:
+        """The limits under the ceilings."""
+        return replace(
+            limits,
+            max_cpus=_least(limits.max_cpus, self.cpus),
+            memory=_least(limits.memory, self.memory),
+            memory_swap=_least(limits.memory_swap, self.memory),
+        )
+
+
+T = TypeVar("T", int, float)
+
+
+def _least(value: T | None, ceiling: T | None) -> T | None:
+    known = [v for v in (value, ceiling) if v]
+    return min(known) if known else value
 
 
 def offer_of(
@@ -18,6 +45,7 @@ def offer_of(
     catalog: Catalog,
     policy: Policy,
     limits: Effective,
+    ceilings: Ceilings,
     groups: Collection[str],
     snapshot: Snapshot,
 ) -> Offer:
@@ -26,7 +54,7 @@ def offer_of(
     return Offer(
         catalog=catalog,
         architectures=architectures or CUDA_ARCHITECTURES,
-        limits=limits.limits,
+        limits=ceilings.lower(limits.limits),
         presets=policy.presets_of(limits.user, groups),
         bundles=policy.bundles,
         packages=policy.packages,

@@ -27,7 +27,7 @@ async def render_form(spawner: DS01Spawner) -> str:
 
 async def _facts(spawner: DS01Spawner) -> form.Facts:
     runtime, user = spawner.runtime, spawner.user.name
-    offer, snapshot = await runtime.offer(user, spawner.group_names)
+    offer, snapshot = await runtime.offer(user, spawner.group_names, spawner.ceilings)
     leases = await runtime.leases()
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
     taken = {uuid for lease in leases for uuid in lease.devices}
@@ -68,7 +68,7 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
     runtime, user = spawner.runtime, spawner.user.name
     spawner.handler = spawner.user.spawner.handler = None
     try:
-        offer, _ = await runtime.offer(user, spawner.group_names)
+        offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
         options = from_form(form_data, offer.presets)
         runtime.rejected[user] = (options, ())
         try:
@@ -85,7 +85,9 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
 async def validate_options(spawner: DS01Spawner, options: object) -> None:
     """Refuse wrong options before anything is touched, on every way to a start."""
     try:
-        offer, _ = await spawner.runtime.offer(spawner.user.name, spawner.group_names)
+        offer, _ = await spawner.runtime.offer(
+            spawner.user.name, spawner.group_names, spawner.ceilings
+        )
         parse(options, offer)
     except DS01Error as error:
         REFUSALS.labels(code=error.code).inc()

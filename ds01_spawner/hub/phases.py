@@ -16,7 +16,6 @@ from typing import Any
 
 from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
-from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request, parse
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.slugs import container_name
@@ -32,6 +31,7 @@ from ds01_spawner.hub import planning
 from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import Phase, ProgressLog
 from ds01_spawner.hub.runtime import Runtime, told
+from ds01_spawner.hub.turns import Turn
 from ds01_spawner.services.engine import EngineConflict, EngineRefused
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
@@ -40,7 +40,6 @@ from ds01_spawner.services.metrics import PHASE_SECONDS
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 0.02
 LOOK_SECONDS = 0.5
-LOG_LINES = 40
 ASKED: dict[Phase, str] = {  # of the engine, in each phase
     "resolve": "look at what you chose",
     "admit": "say what it has",
@@ -61,13 +60,13 @@ class Start:
         self.progress = progress
         self.offer: Offer
         self.snapshot: Snapshot
-        self.limits: Limits
         self.request: Request
         self.image: ReadyImage
         self.lease: Lease | None = None
         self.container: str = ""
         self._creating: asyncio.Task[str] | None = None
         self._leasing: asyncio.Task[Lease] | None = None
+        self._turn = Turn(runtime.start_slots)
 
     @asynccontextmanager
     async def phase(self, name: Phase) -> AsyncIterator[None]:
@@ -87,8 +86,10 @@ class Start:
         """The plan from the options, again: what was saved may be stale."""
         async with self.phase("resolve"):
             await self.runtime.ready()
-            self.offer, self.snapshot = await self.runtime.offer(self.asker.user, self.asker.groups)
-            self.limits = planning.ceil(self.offer.limits, self.asker.ceilings)
+            asker = self.asker
+            self.offer, self.snapshot = await self.runtime.offer(
+                asker.user, asker.groups, asker.ceilings
+            )
             self.request = parse(self.asker.options, self.offer)
 
     async def admit(self) -> None:
@@ -127,6 +128,7 @@ class Start:
     async def create(self) -> None:
         """The container, all limits in the call."""
         async with self.phase("create"):
+            await planning.check_workspace(self.runtime, self.asker.prefix, self.asker.user)
             body = create_body(await self.plan())
             self._creating = self.runtime.keep(self._create(body))
             self.container = await asyncio.shield(self._creating)
@@ -134,9 +136,10 @@ class Start:
             self._tell("container.create")
 
     async def start(self) -> None:
-        """Start it, as many at once on this host as it carries."""
+        """Start it in its turn, which ends when it answers."""
         lease = self._own_lease()
-        async with self.phase("start"), self.runtime.start_slots:
+        async with self.phase("start"):
+            await self._turn.begin()
             await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
             await planning.start_container(self.runtime, self.container, self.devices)
 
@@ -156,8 +159,10 @@ class Start:
                     await self._still_alive()
                     look = time.monotonic() + LOOK_SECONDS
                 if time.monotonic() >= deadline:
-                    raise ServerSilent(self.asker.ready_timeout, await self._log_tail())
+                    tail = await planning.log_tail(self.runtime, self.container)
+                    raise ServerSilent(self.asker.ready_timeout, tail)
                 await asyncio.sleep(PROBE_SECONDS)
+            self._turn.end()
             self.lease = await self.runtime.in_ledger(
                 Ledger.bind, lease.id, lease.generation, self.container
             )
@@ -168,6 +173,7 @@ class Start:
 
     async def undo(self) -> None:
         """Remove the container, then release the lease. Called shielded, never raises."""
+        self._turn.end()
         try:
             if self._leasing is not None:
                 self.lease = await _quietly(self._leasing) or self.lease
@@ -203,7 +209,7 @@ class Start:
         return planning.container_plan(
             self.asker,
             self.request,
-            planning.resources(self.limits, self.request, runtime.capacity, runtime.settings),
+            planning.resources(self.offer.limits, self.request, runtime.capacity, runtime.settings),
             self.image,
             planning.Grant.of(self._own_lease(), devices),
             str(await planning.account(runtime, self.asker.user)),
@@ -225,7 +231,7 @@ class Start:
                 self.request.gpu,
                 frozenset({self.request.architecture}) if self.request.gpus else None,
             ),
-            limits=self.limits,
+            limits=self.offer.limits,
             hours=self.request.hours,
         )
 
@@ -269,15 +275,8 @@ class Start:
         seen = await planning.inspect(self.runtime, self.container)
         state = seen["State"] if seen else {"Running": False, "ExitCode": None}
         if not state["Running"]:
-            raise ServerDied(
-                state.get("ExitCode"), bool(state.get("OOMKilled")), await self._log_tail()
-            )
-
-    async def _log_tail(self) -> str:
-        try:
-            return await self.runtime.engine.logs(self.container, LOG_LINES)
-        except (DS01Error, EngineRefused):
-            return ""
+            tail = await planning.log_tail(self.runtime, self.container)
+            raise ServerDied(state.get("ExitCode"), bool(state.get("OOMKilled")), tail)
 
     def _tell(self, event: str) -> None:
         lease = self._own_lease()

@@ -7,16 +7,25 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ds01_spawner.core.build_log import clean
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources
 from ds01_spawner.core.devices import Device
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import slug, volume_name
-from ds01_spawner.errors import DeviceRefused, NoAccount, NoDiskSpace, StillThere
-from ds01_spawner.services.accounts import Account, account_of
+from ds01_spawner.errors import (
+    DeviceRefused,
+    DS01Error,
+    NoAccount,
+    NoDiskSpace,
+    StillThere,
+    WorkspaceUnusable,
+)
+from ds01_spawner.hub.offers import Ceilings
+from ds01_spawner.services.accounts import Account, account_of, folder_problem
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Lease, Ledger
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from ds01_spawner.hub.runtime import Runtime
 
 LOG_FILES = 2
+LOG_LINES = 40
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
 GONE_SECONDS = 60.0
 _DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
@@ -43,25 +53,10 @@ class Asker:
     port: int
     ready_path: str
     ready_timeout: float
-    ceilings: Mapping[str, float | None]  # c.Spawner.mem_limit and cpu_limit
+    ceilings: Ceilings
     mounts: tuple[Mount, ...]
     environment: Callable[[], Mapping[str, str]]
     command: Callable[[], tuple[str, ...]]
-
-
-def ceil(limits: Limits, ceilings: Mapping[str, float | None]) -> Limits:
-    """The limits under the traits `cpu_limit` and `mem_limit`, which are ceilings."""
-
-    def lower(value: float | None, ceiling: float | None) -> float | None:
-        known = [v for v in (value, ceiling) if v]
-        return min(known) if known else value
-
-    memory = lower(limits.memory, ceilings.get("memory"))
-    return replace(
-        limits,
-        max_cpus=lower(limits.max_cpus, ceilings.get("cpus")),
-        memory=None if memory is None else int(memory),
-    )
 
 
 async def enough_disk(runtime: Runtime) -> None:
@@ -117,6 +112,21 @@ def workspace_mount(settings: Settings, prefix: str, user: str) -> Mount:
     if "/" in user or user in (".", "..") or "\0" in user:
         raise NoAccount(user)
     return Mount(settings.workspace.format(username=user), settings.home)
+
+
+async def check_workspace(runtime: Runtime, prefix: str, user: str) -> None:
+    """Refuse a workspace that is not this user's: it would be mounted, and given to them."""
+    settings = runtime.settings
+    work = workspace_mount(settings, prefix, user)
+    if work.kind == "bind":
+        why = await folder_problem(work.source, await account(runtime, user))
+        if why:
+            raise WorkspaceUnusable(work.source, why)
+        return
+    with suppress(EngineNotFound):  # not made yet
+        labels = (await runtime.engine.inspect_volume(work.source)).get("Labels") or {}
+        if (labels.get("ds01.hub"), labels.get("ds01.user")) != (settings.hub_id, user):
+            raise WorkspaceUnusable(work.source, "it is not labelled as this hub's and yours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +252,7 @@ async def http_answers(address: str, port: int, path: str) -> bool:
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode("latin-1"))
-        return (await asyncio.wait_for(reader.readline(), 2)).startswith(b"HTTP/1.")
+        return (await asyncio.wait_for(reader.read(16), 2)).startswith(b"HTTP/1.")
     except (OSError, asyncio.TimeoutError):
         return False
     finally:
@@ -256,6 +266,15 @@ async def inspect(runtime: Runtime, container: str) -> dict[str, Any] | None:
         return await runtime.engine.inspect_container(container)
     except EngineNotFound:
         return None
+
+
+async def log_tail(runtime: Runtime, container: str) -> str:
+    """The last words of a container, as far as they can be had."""
+    try:
+        text = await runtime.engine.logs(container, LOG_LINES)
+        return "\n".join(clean(line) for line in text.splitlines()[-LOG_LINES:])
+    except (DS01Error, EngineRefused):
+        return ""
 
 
 async def remove(runtime: Runtime, container: str, lease: str = "") -> None:

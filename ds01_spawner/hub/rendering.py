@@ -38,6 +38,7 @@ async def render(
     Raises OptionsRefused, and the errors of files and engine.
     """
     settings = from_config(config)
+    asker = replace(_spawner(config, user).asker(), groups=groups, options=options)
     engine = wiring.engine(settings)
     try:
         info = await engine.info()
@@ -45,20 +46,17 @@ async def render(
         capacity = HostCapacity(float(info["NCPU"]), int(info["MemTotal"]))
         policy = wiring.policy_file(settings).current()
         limits = effective(policy, user, groups, capacity)
-        offer = offer_of(settings, wiring.catalog_file(settings).current(), policy, limits,
-                         groups, snapshot)  # fmt: skip
+        catalog = wiring.catalog_file(settings).current()
+        offer = offer_of(settings, catalog, policy, limits, asker.ceilings, groups, snapshot)
         request = parse(options, offer)
         image, dockerfile = await Images(engine, settings).preview(request, user, offer)
     finally:
         await engine.close()
-    asker = replace(_spawner(config, user).asker(), groups=groups, options=options)
     environment = _without_the_hubs(asker.environment())
     plan = planning.container_plan(
         replace(asker, environment=lambda: environment),
         request,
-        planning.resources(
-            planning.ceil(offer.limits, asker.ceilings), request, capacity, settings
-        ),
+        planning.resources(offer.limits, request, capacity, settings),
         image,
         _grant(request.gpus),
         _owner(settings, user),

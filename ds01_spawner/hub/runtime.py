@@ -21,7 +21,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Effective, HostCapacity, effective
 from ds01_spawner.core.options import Offer
 from ds01_spawner.errors import DS01Error, EngineUnavailable, FieldProblem
-from ds01_spawner.hub.offers import offer_of
+from ds01_spawner.hub.offers import Ceilings, offer_of
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-ENDINGS = frozenset({"die", "destroy", "oom"})
+ENDINGS = frozenset({"die", "destroy"})
 RETRY_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
 
@@ -218,7 +218,9 @@ class Runtime:
         """The user's limits, now."""
         return effective(self.policy.current(), user, groups, self.capacity)
 
-    async def offer(self, user: str, groups: tuple[str, ...]) -> tuple[Offer, Snapshot]:
+    async def offer(
+        self, user: str, groups: tuple[str, ...], ceilings: Ceilings
+    ) -> tuple[Offer, Snapshot]:
         """What this user may choose among, now, and the devices it was made from."""
         snapshot = await self.inventory.snapshot()
         offer = offer_of(
@@ -226,6 +228,7 @@ class Runtime:
             self.catalog.current(),
             self.policy.current(),
             self.effective(user, groups),
+            ceilings,
             groups,
             snapshot,
         )

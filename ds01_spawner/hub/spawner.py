@@ -17,6 +17,7 @@ from ds01_spawner.core.dockerfile import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, RenameRefused
 from ds01_spawner.hub import pages, planning
 from ds01_spawner.hub.inherited import check_inherited
+from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.hub.phases import Start
 from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import ProgressLog
@@ -97,6 +98,11 @@ class DS01Spawner(Settings, DockerSpawner):
         return tuple(group.name for group in self.user.groups) if self.user else ()
 
     @property
+    def ceilings(self) -> Ceilings:
+        """What the traits of the parents allow at most."""
+        return Ceilings(cpus=self.cpu_limit, memory=self.mem_limit)
+
+    @property
     def _key(self) -> tuple[str, str]:
         return (self.user.name, self.name)
 
@@ -159,7 +165,7 @@ class DS01Spawner(Settings, DockerSpawner):
             port=self.port,
             ready_path=f"{self.server.base_url if self.server else '/'}api",
             ready_timeout=float(self.http_timeout),
-            ceilings={"memory": self.mem_limit, "cpus": self.cpu_limit},
+            ceilings=self.ceilings,
             mounts=self._admin_mounts(),
             environment=self.get_env,
             command=lambda: tuple([*(self.cmd or [SERVER_COMMAND]), *self.get_args()]),

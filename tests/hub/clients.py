@@ -50,6 +50,11 @@ def server_path(user: str, server: str = "") -> str:
     return f"users/{user}/servers/{server}" if server else f"users/{user}/server"
 
 
+def environment(body: dict[str, Any]) -> dict[str, str]:
+    """The environment that a create call gives."""
+    return dict(pair.split("=", 1) for pair in body["Env"])
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition; fails loudly when it never comes."""
 

@@ -1,4 +1,4 @@
-"""One hub per module, on the fake engine. A module may set its own GPUS and POLICY."""
+"""One hub per module, on the fake engine. A module may have its own GPUS, POLICY, configure(c)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ async def hub_of(
     if shutil.which("configurable-http-proxy") is None:
         pytest.skip("configurable-http-proxy is not on PATH; ./test puts it there")
     gpus, policy = getattr(module, "GPUS", GPUS), getattr(module, "POLICY", POLICY)
-    world = World(factory.mktemp("hub"), free_port, gpus, policy)
+    more = getattr(module, "configure", lambda c: None)
+    world = World(factory.mktemp("hub"), free_port, gpus, policy, more)
     world.engine.add_image(BASE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "engine", lambda settings: world.engine)

@@ -42,6 +42,26 @@ def test_a_raw_name_in_a_path_is_refused() -> None:
         check_inherited(Config({"DockerSpawner": {"volumes": volumes}}))
 
 
+@pytest.mark.parametrize("target", ["/workspace", "/workspace/course/shared", "/", "/etc/x"])
+def test_a_mount_in_the_workspace_is_refused(target: str) -> None:
+    """A user's symlink there would decide where root writes."""
+    with pytest.raises(TraitRefused, match="must be outside"):
+        check_inherited(Config({"DS01Spawner": {"volumes": {"/srv/shared": target}}}))
+
+
+@pytest.mark.parametrize("mode", ["ro,z", "rw,shared", "x"])
+def test_an_unknown_mode_of_a_mount_is_refused(mode: str) -> None:
+    volumes = {"/srv/data": {"bind": "/data", "mode": mode}}
+    with pytest.raises(TraitRefused, match="Write 'ro' or 'rw'"):
+        check_inherited(Config({"DS01Spawner": {"volumes": volumes}}))
+
+
+def test_a_refused_trait_is_refused_in_a_groups_override_too() -> None:
+    override = {"staff": {"groups": ["staff"], "spawner_override": {"image": "x"}}}
+    with pytest.raises(TraitRefused, match="image in c.Spawner.group_overrides"):
+        check_inherited(Config({"Spawner": {"group_overrides": override}}))
+
+
 def test_what_is_honoured_passes() -> None:
     check_inherited(
         Config({"DS01Spawner": {"volumes": {"/srv/{username}": "/x"}, "mem_limit": "4G"}})

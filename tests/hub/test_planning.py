@@ -10,7 +10,8 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.errors import NoAccount
-from ds01_spawner.hub.planning import ceil, resources, workspace_mount
+from ds01_spawner.hub.offers import Ceilings
+from ds01_spawner.hub.planning import resources, workspace_mount
 from ds01_spawner.services.settings import Settings, from_config
 
 GIB = 1 << 30
@@ -62,9 +63,10 @@ def test_resources(
     [(8, None, 8), (8, 4, 4), (2, 4, 2), (None, 4, 4), (None, None, None)],
 )
 def test_the_traits_of_the_parents_are_ceilings(
-    policy: float | None, trait: float | None, expected: float | None
+    policy: int | None, trait: int | None, expected: int | None
 ) -> None:
-    assert ceil(Limits(max_cpus=policy), {"cpus": trait}).max_cpus == expected
+    limits = Ceilings(cpus=trait, memory=trait).lower(Limits(max_cpus=policy, memory=policy))
+    assert (limits.max_cpus, limits.memory) == (expected, expected)
 
 
 def test_the_workspace_is_a_volume_of_the_user() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
+from urllib.parse import quote
 import pytest
 
+from tests.hub.clients import environment
 from tests.hub.world import World
 
 FULL = {
@@ -15,17 +15,6 @@ FULL = {
     "cpus": 2, "memory": "4G", "hours": 3,
 }  # fmt: skip
 NEWEST, CHOSEN = "Pytorch-2.8.0", "Pytorch-2.7.1"
-
-
-def create_body(world: World, name: str) -> dict[str, Any]:
-    """The body of the last create call for a container of this name."""
-    bodies = [c.args[1] for c in world.engine.made("create_container") if c.args[0] == name]
-    body: dict[str, Any] = bodies[-1]
-    return body
-
-
-def environment(body: dict[str, Any]) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in body["Env"])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +66,7 @@ async def test_the_way_to_the_server_is_open(world: World, user: str) -> None:
 
 async def test_the_create_call_of_a_server_with_a_gpu(world: World, user: str) -> None:
     await world.start(user, FULL)
-    body = create_body(world, f"ds01.{user}")
+    body = world.created(user)
     env, labels, host = environment(body), body["Labels"], body["HostConfig"]
     (lease,) = await world.leases(user)
     token = env["JUPYTERHUB_API_TOKEN"]
@@ -102,7 +91,7 @@ async def test_the_create_call_of_a_server_with_a_gpu(world: World, user: str) -
 
 async def test_without_a_gpu_the_container_sees_none(world: World, user: str) -> None:
     await world.start(user, {"user_options": {}})
-    env = environment(create_body(world, f"ds01.{user}"))
+    env = environment(world.created(user))
     assert (env["NVIDIA_VISIBLE_DEVICES"], env["CUDA_VISIBLE_DEVICES"]) == ("void", "")
     await world.stop(user)
 
@@ -152,13 +141,33 @@ async def test_two_servers_of_one_user(world: World, user: str) -> None:
     (work,) = world.containers(user, "work")
     assert default["Name"] != work["Name"]
     assert default["HostConfig"]["Mounts"] == work["HostConfig"]["Mounts"]  # one workspace
-    prefix = environment(create_body(world, work["Name"][1:]))["JUPYTERHUB_SERVICE_PREFIX"]
+    prefix = environment(world.created(user, "work"))["JUPYTERHUB_SERVICE_PREFIX"]
     assert prefix == f"/under/user/{user}/work/"
     await world.stop(user)
     assert [lease.server for lease in await world.leases(user)] == ["work"]
     assert world.container(user, "work")["State"]["Running"]
     await world.stop(user, "work")
     assert await world.left_of(user) == ([], [])
+
+
+async def test_names_that_look_alike_are_told_apart(world: World) -> None:
+    names = ["a-b", "a_b", "a.b", "a@b", "a-2db", "x" * 200, "x" * 199 + "y", "zoë", "a b"]
+    for name in names:
+        assert (await world.api("POST", f"users/{quote(name)}")).code == 201
+        answer = await world.start(quote(name), {"user_options": {}})
+        assert answer.code == 201, answer.body
+    for kind in ("Name", "Volume"):
+        found = {
+            name: world.container(name)["Name"]
+            if kind == "Name"
+            else world.container(name)["HostConfig"]["Mounts"][0]["Source"]
+            for name in names
+        }
+        assert len(set(found.values())) == len(names)
+        assert max(map(len, found.values())) < 100
+    for name in names:
+        assert (await world.stop(quote(name))).code == 204
+        assert await world.left_of(name) == ([], [])
 
 
 async def test_a_running_server_is_not_renamed(world: World, user: str) -> None:

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-import jupyterhub
-from jupyterhub.app import JupyterHub
+from jupyterhub import app
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from traitlets.config import Config
 
@@ -26,8 +26,8 @@ from ds01_spawner.hub.runtime import Runtime
 from ds01_spawner.hub.spawner import DS01Spawner
 from ds01_spawner.services.engine import Json
 from ds01_spawner.services.ledger import Lease
-from tests.fakes.engine import FakeEngine
 from tests.hub.clients import PATIENCE_S, Browser, server_path, until
+from tests.hub.notebooks import HubEngine, Notebooks
 
 TOKEN = "token-of-the-tests"
 BASE = "base:1"
@@ -40,46 +40,8 @@ Pytorch, 2.5.1, [ROCM6], aimehub/pytorch-2.5.1-rocm
 """
 
 
-class HubEngine(FakeEngine):
-    """It goes on when one of its clients closes; `warnings` of the log are the fake's own."""
-
-    async def close(self) -> None:
-        self.end_events()
-
-
-class Notebooks:
-    """Answers HTTP for every container that runs, at its own address."""
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self._engine = engine
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def begin(self) -> None:
-        self._server = await asyncio.start_server(self._answer, "0.0.0.0", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def end(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            if self._engine.answers(writer.get_extra_info("sockname")[0]):
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n"
-                    b"X-JupyterHub-Version: %s\r\n\r\nok" % jupyterhub.__version__.encode()
-                )
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-
-class TestedHub(JupyterHub):
-    """JupyterHub, configured by hand, on the test's own loop."""
+class JupyterHub(app.JupyterHub):
+    """Configured by hand, on the test's own loop; of the name that its log has."""
 
     def load_config_file(self, *args: Any, **kwargs: Any) -> None:
         """There is none."""
@@ -119,16 +81,24 @@ class TestedHub(JupyterHub):
 class World:
     """One hub, its engine, and a clock that tests move."""
 
-    def __init__(self, folder: Path, free_port: Callable[[], int], gpus: str, policy: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        free_port: Callable[[], int],
+        gpus: str,
+        policy: str,
+        more: Callable[[Config], None],
+    ) -> None:
         self.folder = folder
         self.engine = HubEngine()
         self.notebooks = Notebooks(self.engine)
         self.policy = folder / "policy.yaml"
         self.policy.write_text(policy)
-        (folder / "catalog.repo").write_text(CATALOG)
-        self.hub: TestedHub
+        self.catalog = folder / "catalog.repo"
+        self.catalog.write_text(CATALOG)
+        self.hub: JupyterHub
         self.passed = timedelta(0)
-        self._gpus = gpus
+        self._gpus, self._more = gpus, more
         self._ports = {name: free_port() for name in ("public", "proxy", "hub")}
         self._client = AsyncHTTPClient(force_instance=True, max_clients=100)
 
@@ -158,18 +128,19 @@ class World:
         s = c.DS01Spawner
         s.data_dir = str(self.folder / "data")
         s.policy_file = str(self.policy)
-        s.catalog_file = str(self.folder / "catalog.repo")
+        s.catalog_file = str(self.catalog)
         s.image_map = {"*": BASE}
         s.gpus = self._gpus
         s.port = self.notebooks.port
         s.network_subnet = "127.77.0.0/24"
+        self._more(c)
         return c
 
     async def begin(self) -> None:
         """Start the hub, as `jupyterhub` with a configuration file does."""
         c = self.config()
         ds01_spawner.configure(c)
-        self.hub = TestedHub.instance(config=c)
+        self.hub = JupyterHub.instance(config=c)
         await self.hub.initialize([])
         await self.hub.start()
 
@@ -219,11 +190,8 @@ class World:
 
     async def settled(self, user: str, server: str = "") -> None:
         """Wait until nothing is pending of a server."""
-        await until(lambda: not self._pending(user, server))
-
-    def _pending(self, user: str, server: str) -> bool:
-        spawners = self.hub.users[user].spawners
-        return server in spawners and bool(spawners[server].pending)
+        spawners = self.hub.users[unquote(user)].spawners
+        await until(lambda: server not in spawners or not spawners[server].pending)
 
     async def model(self, user: str) -> dict[str, Any]:
         return json.loads((await self.api("GET", f"users/{user}")).body)
@@ -281,6 +249,12 @@ class World:
         """The types of the user's events in the event log."""
         lines = (self.folder / "data" / "events.jsonl").read_text().splitlines()
         return [e["event_type"] for e in map(json.loads, lines) if e.get("user") == user]
+
+    def created(self, user: str, server: str = "") -> Json:
+        """The body of the last create call for a server."""
+        bodies = [call.args[1] for call in self.engine.made("create_container")]
+        asked = {"ds01.user": user, "ds01.server": server}
+        return next(b for b in reversed(bodies) if asked.items() <= b["Labels"].items())
 
     def touched(self, before: int) -> list[str]:
         """The engine's calls since then that were more than looking."""

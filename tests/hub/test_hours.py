@@ -1,0 +1,79 @@
+"""A server's time: told beforehand, and kept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.hub.world import World
+
+POLICY = """\
+defaults: {max_containers_per_user: 3, max_runtime_h: 6, max_gpu_equivalents: 2}
+groups:
+  endless: {max_runtime_h: null, members: [marathon]}
+"""
+GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full"}
+
+
+async def later(world: World, **time: float) -> None:
+    world.passed += timedelta(**time)
+    await world.runtime.reconciler.run()
+
+
+@pytest.mark.parametrize(
+    ("options", "hours"),
+    [({"hours": 2}, 2), ({**GPU, "hours": 0.5}, 0.5), ({"user_options": {}}, 6)],
+)
+async def test_a_server_ends_at_its_time_and_is_told_before(
+    world: World, user: str, options: dict[str, object], hours: float
+) -> None:
+    await world.start(user, options)
+    began = world.told(user)
+    await later(world, hours=hours, minutes=-16)
+    assert world.told(user) == began
+    await later(world, minutes=2)
+    await later(world, minutes=1)
+    assert world.told(user)[len(began) :] == ["maintenance.runtime_warning"]
+    assert await world.spawner(user).poll() is None
+    await later(world, minutes=14)
+    await world.settled(user)
+    assert await world.left_of(user) == ([], [])
+    assert world.told(user)[len(began) :] == [
+        "maintenance.runtime_warning",
+        "maintenance.runtime_kill",
+        "container.remove",
+        "gpu.release",
+    ]
+    assert (await world.model(user))["servers"] == {}
+    assert world.engine.made("stop_container")[-1].args[1] > 0  # it may save its work
+    assert (await world.start(user, options)).code == 201
+    await world.stop(user)
+
+
+async def test_without_a_limit_a_gpu_still_has_one(world: World) -> None:
+    await world.api("POST", "users/marathon")
+    await world.start("marathon", {"user_options": {}}, "cpu")
+    await world.start("marathon", GPU, "gpu")
+    await later(world, hours=71)
+    assert len(world.containers("marathon")) == 2
+    await later(world, hours=2)
+    assert [c["Config"]["Labels"]["ds01.server"] for c in world.containers("marathon")] == ["cpu"]
+    await world.stop("marathon", "cpu")
+    await world.settled("marathon", "gpu")
+
+
+async def test_more_hours_than_the_policy_gives(world: World, user: str) -> None:
+    answer = await world.start(user, {"hours": 7})
+    assert answer.code == 400
+    assert "at most 6 h" in answer.body.decode()
+
+
+async def test_the_clock_starts_when_the_server_does(world: World, user: str) -> None:
+    """Not when the build of its image began."""
+    async with world.starting(user, {"pip": ["slow"], "hours": 1}, at="build") as gate:
+        world.passed += timedelta(minutes=50)
+        gate.set()
+    await later(world, minutes=30)
+    assert await world.spawner(user).poll() is None
+    await world.stop(user)

@@ -294,6 +294,17 @@ class UidsExhausted(DS01Error):
         )
 
 
+class UidsUnusable(DS01Error):
+    """The record of user numbers cannot be used, so nobody gets one."""
+
+    code = "uids_unusable"
+    status = 503
+    reason = "internal"
+
+    def __init__(self, path: object, why: str, next_step: str) -> None:
+        super().__init__(f"The record of users' numbers, {path}, cannot be used: {why}.", next_step)
+
+
 class SimulationRefused(DS01Error):
     """The description of simulated devices cannot be read."""
 

@@ -45,7 +45,7 @@ def clean(line: str) -> str:
     Of a line that overwrites itself with carriage returns, what it showed in the end.
     """
     shown = _ESCAPES.sub("", line).rstrip("\r\n").rsplit("\r", 1)[-1]
-    shown = "".join(c if c.isprintable() else " " for c in shown).rstrip()
+    shown = "".join(c if c.isprintable() else " " for c in shown[: 2 * MAX_LINE]).rstrip()
     return shown if len(shown) <= MAX_LINE else shown[:MAX_LINE] + "…"
 
 

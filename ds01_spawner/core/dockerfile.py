@@ -90,6 +90,8 @@ def steps(recipe: Recipe, base_tag: str) -> tuple[Step, ...]:
     user = f"USER {BUILD_UID}:{BUILD_UID}"
     found = [
         Step(_TITLE_BASE, f"FROM {base_tag}"),
+        # Where NVIDIA's runtime is the engine's default, steps would get what the image says: all.
+        Step(_TITLE_BASE, "ENV NVIDIA_VISIBLE_DEVICES=void"),
         Step(_TITLE_BASE, "USER root"),
         Step(_TITLE_BASE, "WORKDIR /"),
         Step(_TITLE_SERVER, f"COPY common {BUILD}/"),

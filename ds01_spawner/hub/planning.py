@@ -28,7 +28,7 @@ from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.services.accounts import Account, account_of, folder_problem
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.images import ReadyImage
-from ds01_spawner.services.ledger import Lease, Ledger
+from ds01_spawner.services.ledger import Lease
 from ds01_spawner.services.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ async def account(runtime: Runtime, user: str) -> Account:
         if found is None:
             raise NoAccount(user)
         return found
-    first, last = settings.uid_range
-    uid = await runtime.in_ledger(Ledger.uid_of, user, (first, last))
+    uid = await runtime.uid_of(user)
     return Account(uid, uid)
 
 
@@ -291,6 +290,6 @@ async def remove(runtime: Runtime, container: str, lease: str = "") -> None:
     if lease and labels.get("ds01.lease") != lease:
         return
     with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
-        await runtime.engine.remove_container(seen["Id"], force=True)
+        await runtime.engine.remove_container(seen["Id"], force=True, volumes=True)
     if not await runtime.engine.wait_removed(seen["Id"], GONE_SECONDS):
         raise StillThere(container)

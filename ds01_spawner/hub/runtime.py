@@ -60,8 +60,9 @@ class Runtime:
         self.events = wiring.event_file(settings)
         self.engine = wiring.engine(settings)
         self.inventory = wiring.inventory(settings)
-        self.images = Images(self.engine, settings)
+        self.images = Images(self.engine, settings, self.in_ledger)
         self._ledger = wiring.ledger(settings)
+        self._uids = wiring.uids(settings)
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ds01-ledger")
         self.reconciler = Reconciler(
             self.engine,
@@ -80,6 +81,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None
         self._nudge = asyncio.Event()
+        self._asked_hub = False
 
     # --- its life ----------------------------------------------------------------------------
 
@@ -112,6 +114,10 @@ class Runtime:
         if settled is None or not settled.done():
             raise EngineUnavailable("the first reconciliation has not ended yet")
         settled.result()
+        if not self._asked_hub and self._known_servers() is not None:
+            # Only now it can be told which servers an earlier hub started and did not write down.
+            await self.reconciler.run()
+            self._asked_hub = True
 
     async def _settle(self) -> None:
         await self.in_ledger(Ledger.begin_incarnation)
@@ -150,8 +156,14 @@ class Runtime:
     async def _reconcile_forever(self, settled: asyncio.Task[None]) -> None:
         await asyncio.wait([settled])
         while True:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self.settings.reconcile_interval)
+            # Not wait_for: up to Python 3.11 it loses a cancel that comes with the nudge.
+            timer = asyncio.get_running_loop().call_later(
+                self.settings.reconcile_interval, self._nudge.set
+            )
+            try:
+                await self._nudge.wait()
+            finally:
+                timer.cancel()
             self._nudge.clear()
             try:
                 await self.reconciler.run()
@@ -210,6 +222,14 @@ class Runtime:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._ledger_thread, lambda: method(self._ledger, *args, **kwargs)
+        )
+
+    async def uid_of(self, user: str) -> int:
+        """The user's number of the hub's own range."""
+        first, last = self.settings.uid_range
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._ledger_thread, self._uids.uid_of, user, (first, last)
         )
 
     # --- what it knows -----------------------------------------------------------------------

@@ -10,11 +10,13 @@ import tarfile
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from ds01_spawner.core.build_log import explain
 from ds01_spawner.core.dockerfile import steps
 from ds01_spawner.core.recipe import Recipe, image_labels
 from ds01_spawner.errors import BuildFailed
+from ds01_spawner.services.build_output import EndlessOutput
 from ds01_spawner.services.build_record import BuildEvent, BuildRecord
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, EngineStreamError
 from ds01_spawner.services.shared_work import Line, SharedWork
@@ -29,11 +31,40 @@ Context = Callable[[], dict[str, bytes]]
 __all__ = ["BuildEvent", "Builder", "derived_scripts", "to_tar"]
 
 
+class MadeImages(Protocol):
+    """Recipe digest -> id of the image that was built of it."""
+
+    async def image_of(self, recipe: str) -> str | None:
+        """The id; None where none was built."""
+        ...
+
+    async def set_image(self, recipe: str, image: str) -> None:
+        """Remember the id, in place of an earlier one."""
+        ...
+
+
+class Remembered(MadeImages):
+    """What was built by this process."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, str] = {}
+
+    async def image_of(self, recipe: str) -> str | None:
+        """The id; None where none was built."""
+        return self._images.get(recipe)
+
+    async def set_image(self, recipe: str, image: str) -> None:
+        """Remember the id, in place of an earlier one."""
+        self._images[recipe] = image
+
+
 class Builder:
     """Builds with the engine's classic builder: it has limits, and ends when it is cancelled.
 
     `memory` in bytes and `cpus` bound each step, `timeout_s` the whole. `buildargs` are the
-    site's proxies, `network` the network of the steps (None: the engine's default).
+    site's proxies, `network` the network of the steps (None: the engine's default). Only an image
+    in `made` is taken for the recipe's: labels are inherited by whatever is made of an image, a
+    commit of somebody's container too.
     """
 
     def __init__(
@@ -46,6 +77,7 @@ class Builder:
         timeout_s: float,
         log_dir: Path,
         now: Callable[[], datetime],
+        made: MadeImages,
         buildargs: Mapping[str, str] | None = None,
         network: str | None = None,
     ) -> None:
@@ -53,6 +85,7 @@ class Builder:
         self._memory, self._cpus, self._timeout_s = memory, cpus, timeout_s
         self._log_dir = log_dir
         self._now = now
+        self._made = made
         self._buildargs, self._network = dict(buildargs or {}), network
         self._line = Line(concurrency)
         self._shared: SharedWork[BuildEvent, str] = SharedWork()
@@ -61,7 +94,7 @@ class Builder:
     async def ensure(
         self, recipe: Recipe, image_name: str, base_tag: str, context: Context, on_event: OnEvent
     ) -> str:
-        """The id of the recipe's image, which then has the name `image_name`, and `:latest` of it.
+        """The id of the recipe's image, which has the name `image_name` on return.
 
         Raises BuildFailed, or EngineUnavailable. When the caller is cancelled, the build goes on
         for those who still want it; when there is none, it has ended on return.
@@ -79,20 +112,17 @@ class Builder:
         return self._log_dir / f"{recipe.short}.log"
 
     async def _find(self, recipe: Recipe, image_name: str) -> str | None:
-        """An image of this very recipe, under this name or any other."""
+        """The image that was built of this very recipe, for whomever; it then has this name."""
+        image = await self._made.image_of(recipe.digest)
+        if image is None:
+            return None
         try:
-            image = await self._engine.inspect_image(image_name)
-        except EngineNotFound:
-            pass
-        else:
-            labels = (image.get("Config") or {}).get("Labels") or {}
-            if labels.get("ds01.recipe") == recipe.digest:
-                return str(image["Id"])
-        made = {"ds01.image.managed": "true", "ds01.recipe": recipe.digest}
-        for image in await self._engine.list_images(made):
-            await self._name(str(image["Id"]), image_name)
-            return str(image["Id"])
-        return None
+            found = await self._engine.inspect_image(image)
+            if image_name not in (found.get("RepoTags") or ()):
+                await self._name(image, image_name)
+        except EngineNotFound:  # removed since
+            return None
+        return image
 
     async def _name(self, image: str, image_name: str) -> None:
         repository, _, tag = image_name.rpartition(":")
@@ -109,8 +139,11 @@ class Builder:
 
         async with self._line.place(in_line):
             # It may have been built between the first look and now.
-            found = await self._find(recipe, image_name)
-            return found or await self._build(recipe, image_name, base_tag, context, tell)
+            image = await self._find(recipe, image_name)
+            if image is None:
+                image = await self._build(recipe, image_name, base_tag, context, tell)
+                await self._made.set_image(recipe.digest, image)
+            return image
 
     async def _build(
         self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
@@ -144,7 +177,9 @@ class Builder:
         self, error: EngineRefused | asyncio.TimeoutError, record: BuildRecord, recipe: Recipe
     ) -> BuildFailed:
         tail = tuple(record.tail)
-        if isinstance(error, EngineRefused):
+        if isinstance(error, EndlessOutput):
+            why = "it printed without end."
+        elif isinstance(error, EngineRefused):
             code = error.code if isinstance(error, EngineStreamError) else None
             why = explain(tail, error.message, code)
         else:

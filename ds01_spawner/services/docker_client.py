@@ -38,7 +38,6 @@ from ds01_spawner.services.engine import (
     Labels,
 )
 
-LINE_CHARACTERS = 8 * 1024
 AWAY = (502, 503, 504)  # a proxy before the engine, or an engine that starts or stops
 
 
@@ -189,44 +188,10 @@ def _refusal(response: requests.Response) -> Exception:
     return EngineRefused(status, message)
 
 
-class Lines:
-    """Puts pieces of output together to lines; a long line is given in parts."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self._rest = ""
-
-    def add(self, text: str) -> None:
-        """Take one piece."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._give(line.removesuffix("\r"))
-        while len(self._rest) > LINE_CHARACTERS:
-            self._on_line(self._rest[:LINE_CHARACTERS])
-            self._rest = self._rest[LINE_CHARACTERS:]
-
-    def flush(self) -> None:
-        """Give what is left as a line."""
-        if self._rest:
-            self._on_line(self._rest)
-        self._rest = ""
-
-    def _give(self, line: str) -> None:
-        for start in range(0, len(line) or 1, LINE_CHARACTERS):
-            self._on_line(line[start : start + LINE_CHARACTERS])
-
-
 def filters_of(labels: Labels) -> dict[str, list[str]]:
     """The filter of the engine's list and event calls."""
     pairs = labels.items()
     return {"label": [key if value is None else f"{key}={value}" for key, value in pairs]}
-
-
-def text_of(item: Json) -> str:
-    """A build's output as text; of the base's pull, what happens but not how far it is."""
-    if "status" in item and not item.get("progressDetail"):
-        return f"{item['status']}\n"
-    return str(item.get("stream", ""))
 
 
 def stream_error(item: Json) -> EngineStreamError:

@@ -13,26 +13,27 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ds01_spawner.errors import EngineUnavailable
+from ds01_spawner.services.build_output import BuildOutput
 from ds01_spawner.services.docker_client import (
     DockerClient,
-    Lines,
     Timeouts,
     common_version,
     filters_of,
     stream_error,
-    text_of,
     translate,
 )
 from ds01_spawner.services.engine import Engine, EventStream, Json, Labels
 from ds01_spawner.services.threads import Pool, PoolClosed, ThreadStream
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 QUESTION_THREADS = 8
 CHANGE_THREADS = 32  # a stop holds one for as long as its container takes to end
@@ -58,7 +59,7 @@ class DockerEngine(Engine):
         self._local = threading.local()
         self._questions = Pool("engine-question", QUESTION_THREADS, self._close_client)
         self._changes = Pool("engine-change", CHANGE_THREADS, self._close_client)
-        self._streams: WeakSet[ThreadStream[Json]] = WeakSet()
+        self._streams: WeakSet[ThreadStream[Any]] = WeakSet()
         self._closed = False
 
     async def version(self) -> Json:
@@ -85,7 +86,7 @@ class DockerEngine(Engine):
         await self._change(lambda c: c.remove_image(name))
 
     async def pull(self, image: str, on_event: Callable[[Json], None]) -> None:
-        pull = self._stream("pull", lambda c: c.pull(image, stream=True, decode=True))
+        pull = self._stream("pull", lambda c: c.pull(image, stream=True, decode=True), iter)
         async with aclosing(pull) as items:
             async for event in items:
                 on_event(event)
@@ -114,16 +115,12 @@ class DockerEngine(Engine):
             "cpuperiod": None if cpus is None else CPU_PERIOD_US,
             "cpuquota": None if cpus is None else int(cpus * CPU_PERIOD_US),
         }
-        image, lines = "", Lines(on_line)
-        build = self._stream("build", lambda c: c.build_stream(context, params))
-        try:
-            async with aclosing(build) as items:
-                async for item in items:
-                    image = str((item.get("aux") or {}).get("ID") or image)
-                    lines.add(text_of(item))
-        finally:
-            lines.flush()
-        return image or str((await self.inspect_image(tag))["Id"])
+        output = BuildOutput(time.monotonic)
+        build = self._stream("build", lambda c: c.build_stream(context, params), output.lines)
+        async with aclosing(build) as lines:
+            async for line in lines:
+                on_line(line)
+        return output.image or str((await self.inspect_image(tag))["Id"])
 
     async def create_container(
         self, name: str, body: Json, on_warning: Callable[[str], None] | None = None
@@ -188,7 +185,7 @@ class DockerEngine(Engine):
     async def events(self, labels: Labels, types: Sequence[str] = ("container",)) -> EventStream:
         filters = {**filters_of(labels), "type": list(types)}
         stream = self._stream(
-            "events", lambda c: c.events(filters=filters, decode=True), endless=True
+            "events", lambda c: c.events(filters=filters, decode=True), iter, endless=True
         )
         try:
             await stream.opened()
@@ -251,21 +248,25 @@ class DockerEngine(Engine):
             raise typed from None  # all that can be told without secrets is in it
 
     def _stream(
-        self, name: str, call: Callable[[DockerClient], Iterator[Json]], endless: bool = False
-    ) -> ThreadStream[Json]:
-        """Run a streaming call in a thread of its own; an `endless` one is lost when it ends."""
+        self,
+        name: str,
+        call: Callable[[DockerClient], Iterator[Json]],
+        read: Callable[[Iterator[Json]], Iterator[S]],
+        endless: bool = False,
+    ) -> ThreadStream[S]:
+        """Run a streaming call, and `read` what it gives, in a thread of its own.
 
-        def source(opened: Callable[[Callable[[], None]], None]) -> Generator[Json, None, None]:
+        An `endless` one is lost when it ends.
+        """
+
+        def source(opened: Callable[[Callable[[], None]], None]) -> Generator[S, None, None]:
             try:
                 with self._typed_errors():
                     client = self._client(self._timeouts.question)
                     client.ping()  # a stream may be silent for long, an engine may not
                     items = call(client)
                     opened(client.stream_closer())
-                    for item in items:
-                        if "error" in item or "errorDetail" in item:
-                            raise stream_error(item)
-                        yield item
+                    yield from read(_without_errors(items))
                     if endless:
                         raise EngineUnavailable(f"its stream of {name} ended")
             finally:
@@ -276,6 +277,13 @@ class DockerEngine(Engine):
         stream = ThreadStream(f"engine-{name}", source)
         self._streams.add(stream)
         return stream
+
+
+def _without_errors(items: Iterator[Json]) -> Iterator[Json]:
+    for item in items:
+        if "error" in item or "errorDetail" in item:
+            raise stream_error(item)
+        yield item
 
 
 def _free_disk(client: DockerClient) -> int | None:

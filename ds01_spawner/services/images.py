@@ -13,8 +13,10 @@ from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
 from ds01_spawner.services.build_record import BuildEvent
-from ds01_spawner.services.builder import Builder, derived_scripts
+from ds01_spawner.services.builder import Builder, MadeImages, Remembered, derived_scripts
 from ds01_spawner.services.engine import Engine
+from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.reconciler import InLedger
 from ds01_spawner.services.settings import Settings
 
 UNKNOWN = "<digest>"  # what follows from an image that is not here
@@ -30,10 +32,27 @@ class ReadyImage:
     environment: Callable[[str], dict[str, str]]  # home folder -> what it needs to know in there
 
 
-class Images:
-    """The derived images of one hub."""
+class _InLedger(MadeImages):
+    def __init__(self, in_ledger: InLedger) -> None:
+        self._in_ledger = in_ledger
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    async def image_of(self, recipe: str) -> str | None:
+        return await self._in_ledger(Ledger.image_of, recipe)
+
+    async def set_image(self, recipe: str, image: str) -> None:
+        await self._in_ledger(Ledger.set_image, recipe, image)
+
+
+class Images:
+    """The derived images of one hub.
+
+    `in_ledger` runs a method of the ledger, which remembers what was built; without it, what this
+    process did not build is built.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, in_ledger: InLedger | None = None
+    ) -> None:
         self._bases = BaseImages(engine, settings.image_map)
         self._site = wiring.build_site(settings)
         self._builder = Builder(
@@ -44,6 +63,7 @@ class Images:
             timeout_s=settings.build_timeout,
             log_dir=wiring.data_folder(settings) / "builds",
             now=wiring.now,
+            made=_InLedger(in_ledger) if in_ledger else Remembered(),
             buildargs=self._site.build_args,
         )
 

@@ -22,7 +22,6 @@ from ds01_spawner.errors import (
     LedgerUnusable,
     SurvivingLease,
     TooManyServers,
-    UidsExhausted,
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, State
@@ -221,24 +220,18 @@ class Ledger:
             query = "SELECT 1 FROM history WHERE lease = ?"
             return frozenset(id for id in lease_ids if db.execute(query, (id,)).fetchone())
 
-    def uid_of(self, name: str, uids: tuple[int, int]) -> int:
-        """The uid of a name: one for ever, never another's.
+    # --- images ------------------------------------------------------------------------------
 
-        `uids` are the first and the last to give out; UidsExhausted when none is left.
-        """
+    def image_of(self, recipe: str) -> str | None:
+        """The id of the image that was built of a recipe; it may be gone from the engine."""
+        with self._transaction(READ) as db:
+            found = db.execute("SELECT id FROM image WHERE recipe = ?", (recipe,)).fetchone()
+            return str(found[0]) if found else None
+
+    def set_image(self, recipe: str, image: str) -> None:
+        """Remember the image that was built of a recipe, in place of an earlier one."""
         with self._transaction() as db:
-            known = db.execute("SELECT uid FROM uid WHERE name = ?", (name,)).fetchone()
-            if known:
-                return int(known[0])
-            first, last = uids
-            (used,) = db.execute(
-                "SELECT max(uid) FROM uid WHERE uid BETWEEN ? AND ?", uids
-            ).fetchone()
-            uid = first if used is None else int(used) + 1
-            if uid > last:
-                raise UidsExhausted(first, last)
-            db.execute("INSERT INTO uid VALUES (?, ?)", (name, uid))
-            return uid
+            db.execute("INSERT OR REPLACE INTO image VALUES (?, ?)", (recipe, image))
 
     # --- inside ------------------------------------------------------------------------------
 

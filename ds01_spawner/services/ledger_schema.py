@@ -66,7 +66,7 @@ CREATE TABLE history (
     released TEXT NOT NULL
 );
 CREATE INDEX history_of_lease ON history (lease);
-CREATE TABLE uid (name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE);
+CREATE TABLE image (recipe TEXT PRIMARY KEY, id TEXT NOT NULL);
 """
 
 # Closing any descriptor of a file drops the process's locks on it (POSIX), SQLite's too; so the
@@ -84,7 +84,7 @@ def open_ledger(
     """
     with _opening:
         try:
-            _prepare_file(path)
+            prepare_file(path)
             connection = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
             )
@@ -126,7 +126,8 @@ def in_words(error: sqlite3.Error, path: Path) -> LedgerBusy | LedgerUnusable:
     )
 
 
-def _prepare_file(path: Path) -> None:
+def prepare_file(path: Path) -> None:
+    """Make the file and its folder where there is none; no one else may read it. OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -152,7 +152,7 @@ def ending(lease: Lease, container: Seen | None, why: str) -> Iterator[Action]:
 def _of_strays(strays: Iterable[Seen], situation: Situation) -> Iterator[Action]:
     live = list(situation.leases)
     for container in strays:
-        if container.state == "removing" or _of_nobody(container, situation):
+        if container.state == "removing":
             continue
         why = _why_ghost(container, live, situation)
         if why:
@@ -163,19 +163,9 @@ def _of_strays(strays: Iterable[Seen], situation: Situation) -> Iterator[Action]
         yield Action("adopt", lease.id, "its lease was lost and its server runs", lease)
 
 
-def _of_nobody(container: Seen, situation: Situation) -> bool:
-    """Whether it runs, and neither this ledger nor this hub's database ever knew it.
-
-    It may be another hub's that has the same name by mistake: it is left alone, and its devices
-    count as held.
-    """
-    if not container.alive or container.lease in situation.released:
-        return False
-    return situation.known is not None and _server(container) not in situation.known
-
-
 def _why_ghost(container: Seen, live: Iterable[Lease], situation: Situation) -> str:
     """Why a container cannot have its lease back; empty when it can."""
+    server = _server(container)
     if container.lease in situation.released:
         return "its lease was released"
     if not container.alive:
@@ -184,6 +174,8 @@ def _why_ghost(container: Seen, live: Iterable[Lease], situation: Situation) -> 
         return "it has no lease and its labels do not tell which it had"
     if container.devices and container.simulated != situation.simulated:
         return "it has no lease and its GPUs are not of this hub's kind"
+    if situation.known is not None and server not in situation.known:
+        return "it has no lease and the hub does not know its server"
     return _why_taken(container, live, situation.hub)
 
 

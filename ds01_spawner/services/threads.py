@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _POLL_S = 0.005  # how often the loop looks whether a thread has ended
+_HOLD_S = 0.005  # how long a source that always has more may hold the loop
 
 
 class PoolClosed(Exception):
@@ -105,7 +106,7 @@ class ThreadStream(Generic[T]):
         self._closed = False
         self._ended = False
         self._error: BaseException | None = None
-        self._taken = 0
+        self._resumed = self._loop.time()  # when others last had the loop
         self._thread = threading.Thread(target=self._feed, name=name, daemon=True)
         self._thread.start()
 
@@ -166,9 +167,9 @@ class ThreadStream(Generic[T]):
 
     async def __anext__(self) -> T:
         """Wait for the next item."""
-        self._taken += 1
-        if self._taken % 100 == 0:  # a source that always has more must not hold the loop
+        if self._loop.time() - self._resumed >= _HOLD_S:
             await asyncio.sleep(0)
+            self._resumed = self._loop.time()
         while True:
             with self._state:
                 if self._closed:
@@ -183,6 +184,7 @@ class ThreadStream(Generic[T]):
                     raise StopAsyncIteration
                 self._wake.clear()
             await self._wake.wait()
+            self._resumed = self._loop.time()
 
     async def aclose(self) -> None:
         """Close the source and wait, two seconds at most, for its thread to end."""

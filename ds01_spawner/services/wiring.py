@@ -21,6 +21,7 @@ from ds01_spawner.services.inventory.nvml import NvmlInventory
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.settings import SECTION, Settings
+from ds01_spawner.services.uids import Uids
 
 
 def now() -> datetime:
@@ -75,6 +76,11 @@ def ledger(settings: Settings) -> Ledger:
         new_id=new_id,
         gpu_ceiling_h=settings.gpu_lease_ceiling_h,
     )
+
+
+def uids(settings: Settings) -> Uids:
+    """The user numbers of the data folder."""
+    return Uids(data_folder(settings) / "uids.sqlite")
 
 
 def event_file(settings: Settings) -> EventFile:

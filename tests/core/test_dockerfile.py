@@ -19,6 +19,7 @@ TAG = "ds01-base/aimehub-pytorch---0123456789ab:0123456789ab"
 SCRIPTS = {"common/lib.sh": b"lib", "kernel/env.sh": b"env"}
 GOLDEN = f"""\
 FROM {TAG}
+ENV NVIDIA_VISIBLE_DEVICES=void
 USER root
 WORKDIR /
 COPY common /opt/ds01/build/

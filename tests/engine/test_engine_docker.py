@@ -69,6 +69,20 @@ async def test_a_container_that_will_not_end_delays_nobody(bench: Bench) -> None
     assert (await bench.state(stubborn[0]))["ExitCode"] == 137
 
 
+async def test_with_a_container_go_its_nameless_volumes_and_no_others(bench: Bench) -> None:
+    """Those that an image's VOLUME makes; the user's have a name."""
+    name = f"{bench.prefix}-home"
+    await bench.engine.create_volume(name, bench.labels)
+    named = {"Type": "volume", "Source": name, "Target": "/home/alice"}
+    id = await bench.running(HostConfig={"Mounts": [named]}, Volumes={"/data": {}})
+    mounts = {m["Destination"]: m for m in (await bench.engine.inspect_container(id))["Mounts"]}
+    await bench.engine.remove_container(id, force=True, volumes=True)
+    assert (await bench.engine.inspect_volume(name))["Name"] == name
+    with pytest.raises(EngineNotFound):
+        await bench.engine.inspect_volume(mounts["/data"]["Name"])
+    await bench.engine.remove_volume(name)
+
+
 async def test_a_build_has_its_limits(bench: Bench) -> None:
     lines: list[str] = []
     limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max 2>/dev/null || cat "

@@ -15,7 +15,7 @@ from ds01_spawner.core.dockerfile import BuildSite, build_context, run_environme
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BaseImageRefused, BuildFailed
 from ds01_spawner.services.base_images import BaseImage, BaseImages
-from ds01_spawner.services.builder import Builder, BuildEvent, derived_scripts
+from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts
 from ds01_spawner.services.docker_engine import DockerEngine
 
 USER = "test-images"
@@ -79,6 +79,7 @@ class Bench:
             timeout_s=600,
             log_dir=log_dir,
             now=lambda: datetime.now(timezone.utc),
+            made=Remembered(),
         )
         self.base: BaseImage
         self.hub_major = 6
@@ -320,6 +321,32 @@ async def test_a_build_that_is_given_up_leaves_no_container(bench: Bench, image:
             break
         await asyncio.sleep(0.05)
     assert bench.containers() <= containers
+
+
+async def test_a_build_that_prints_without_end_ends_and_holds_nobody_up(bench: Bench) -> None:
+    longest, loop = 0.0, asyncio.get_running_loop()
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            longest = max(longest, loop.time() - before)
+
+    def context() -> dict[str, bytes]:
+        # under a new label, for a layer of an earlier run prints nothing
+        text = f"FROM {bench.base.tag}\nLABEL of={bench.labels['ds01.test']}\nRUN yes\n"
+        return {"Dockerfile": text.encode()}
+
+    ticker = asyncio.ensure_future(tick())
+    made = bench.recipe(pip=("ds01-endless",))
+    with pytest.raises(BuildFailed, match="it printed without end"):
+        name = image_name(made, USER, "p")
+        await bench.builder.ensure(made, name, bench.base.tag, context, lambda event: None)
+    ticker.cancel()
+    # without bounds it was 11 to 18 seconds
+    assert longest < 2
+    assert bench.builder.log_path(made).stat().st_size < 2**21
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ class EngineContract:
         id = await bench.container(HostConfig={"Mounts": [mount]})
         with pytest.raises(EngineConflict):
             await bench.engine.remove_volume(name)
-        await bench.engine.remove_container(id)
+        await bench.engine.remove_container(id, volumes=True)  # takes nameless ones along
         await bench.engine.remove_volume(name)
 
     async def test_the_network_is_made_once_without_traffic_between_containers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import ModuleType
 
@@ -19,15 +19,13 @@ names = (f"user{number}" for number in itertools.count())
 
 
 @asynccontextmanager
-async def hub_of(
-    module: ModuleType, factory: pytest.TempPathFactory, free_port: Callable[[], int]
-) -> AsyncIterator[World]:
+async def hub_of(module: ModuleType, factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A hub that runs, with what the module sets."""
     if shutil.which("configurable-http-proxy") is None:
         pytest.skip("configurable-http-proxy is not on PATH; ./test puts it there")
     gpus, policy = getattr(module, "GPUS", GPUS), getattr(module, "POLICY", POLICY)
     more = getattr(module, "configure", lambda c: None)
-    world = World(factory.mktemp("hub"), free_port, gpus, policy, more)
+    world = World(factory.mktemp("hub"), gpus, policy, more)
     world.engine.add_image(BASE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "engine", lambda settings: world.engine)
@@ -42,12 +40,10 @@ async def hub_of(
 
 @pytest.fixture(scope="module")
 async def world(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    free_port: Callable[[], int],
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     """The hub that a module's tests share, each with users of its own."""
-    async with hub_of(request.module, tmp_path_factory, free_port) as world:
+    async with hub_of(request.module, tmp_path_factory) as world:
         yield world
 
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import jupyterhub
 
 from tests.fakes.engine import FakeEngine
+
+PORTS = (12_000, 32_000)  # below those that the kernel gives to outgoing connections
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, and that no outgoing connection is given meanwhile."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 class HubEngine(FakeEngine):
@@ -33,8 +49,8 @@ class Notebooks:
         self.port = 0
 
     async def begin(self) -> None:
-        self._server = await asyncio.start_server(self._answer, "0.0.0.0", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = free_port()
+        self._server = await asyncio.start_server(self._answer, "0.0.0.0", self.port)
 
     async def end(self) -> None:
         if self._server is not None:

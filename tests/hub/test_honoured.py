@@ -63,7 +63,6 @@ async def test_the_create_call_has_what_the_admin_set(world: World, user: str) -
 
 
 async def test_a_ceiling_is_one_of_the_options_too(world: World, user: str) -> None:
-    """More than the ceiling may be asked for where the policy gives more; it is not given."""
     answer = await world.start(user, {"memory": "4G", "cpus": 3})
     assert answer.code == 400
     assert "at most 2 GiB" in answer.body.decode()

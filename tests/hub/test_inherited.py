@@ -58,7 +58,7 @@ def test_an_unknown_mode_of_a_mount_is_refused(mode: str) -> None:
 
 def test_a_refused_trait_is_refused_in_a_groups_override_too() -> None:
     override = {"staff": {"groups": ["staff"], "spawner_override": {"image": "x"}}}
-    with pytest.raises(TraitRefused, match="image in c.Spawner.group_overrides"):
+    with pytest.raises(TraitRefused, match=r"image in c\.Spawner\.group_overrides"):
         check_inherited(Config({"Spawner": {"group_overrides": override}}))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from ds01_spawner.hub.runtime import Runtime
 from ds01_spawner.services.reconcile import Action
-from tests.hub.clients import until
+from tests.hub.clients import PATIENCE_S, until
 from tests.hub.conftest import hub_of, new_user
 from tests.hub.world import World
 
@@ -20,12 +20,10 @@ ANY = {"user_options": {}}
 
 @pytest.fixture
 async def world(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    free_port: Callable[[], int],
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     """A hub for each test: these end it."""
-    async with hub_of(request.module, tmp_path_factory, free_port) as world:
+    async with hub_of(request.module, tmp_path_factory) as world:
         yield world
 
 
@@ -155,6 +153,14 @@ async def test_containers_of_others_are_left_alone(world: World, user: str) -> N
     world.passed += timedelta(hours=2)
     await world.runtime.reconciler.run()
     assert {theirs, plain} <= set(world.engine.containers)
+
+
+async def test_a_hub_that_is_nudged_while_it_ends_ends(world: World) -> None:
+    """As JupyterHub ends: by cancelling whatever runs."""
+    world.runtime.reconcile_soon()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(world.end(), PATIENCE_S)
+    await world.begin()
 
 
 async def forget(world: World, user: str) -> None:

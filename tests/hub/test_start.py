@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from urllib.parse import quote
+
 import pytest
 
 from tests.hub.clients import environment

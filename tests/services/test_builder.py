@@ -13,7 +13,8 @@ import pytest
 from ds01_spawner.core.dockerfile import BuildSite, build_context
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BuildFailed, EngineUnavailable
-from ds01_spawner.services.builder import Builder, BuildEvent, derived_scripts, to_tar
+from ds01_spawner.services.build_output import EndlessOutput
+from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts, to_tar
 from tests.fakes.engine import FakeEngine
 
 TAG = "ds01-base/pytorch:0123456789ab"
@@ -55,6 +56,7 @@ class Site:
             "cpus": 1.5,
             "timeout_s": 60,
             "now": Clock(),
+            "made": Remembered(),
             "buildargs": {"http_proxy": "http://proxy.example.org"},
         }
         self.builder = Builder(self.engine, log_dir=log_dir, **{**settings, **options})
@@ -138,6 +140,43 @@ async def test_a_name_that_another_recipe_has_is_not_trusted(site: Callable[...,
     other = here.engine.add_image(image_name(made, "alice", "p"), labels={"ds01.recipe": "other"})
     assert await here.ask(made) != other
     assert len(here.engine.builds) == 1
+
+
+async def test_labels_make_no_image_the_recipe_s(site: Callable[..., Site]) -> None:
+    """A commit of somebody's container has the labels of its image, and their files."""
+    here = site().open()
+    made = recipe("pandas")
+    labels = {"ds01.image.managed": "true", "ds01.recipe": made.digest}
+    commit = here.engine.add_image("commit:1", labels=labels)
+    here.engine._name(commit, image_name(made, "alice", "p"))
+    built = await here.ask(made)
+    assert built != commit
+    assert here.engine.image(image_name(made, "alice", "p"))["Id"] == built
+    # a name that was moved to a commit later is moved back
+    here.engine._name(commit, image_name(made, "alice", "p"))
+    assert await here.ask(made) == built
+    assert here.engine.image(image_name(made, "alice", "p"))["Id"] == built
+    assert len(here.engine.builds) == 1
+
+
+async def test_an_image_that_is_remembered_but_gone_is_built_again(
+    site: Callable[..., Site],
+) -> None:
+    here = site().open()
+    first = await here.ask(recipe("pandas"))
+    del here.engine.images[first]
+    second = await here.ask(recipe("pandas"))
+    assert here.engine.image(image_name(recipe("pandas"), "alice", "p"))["Id"] == second
+    assert len(here.engine.builds) == 2
+
+
+async def test_what_an_earlier_builder_made_is_not_built_again(site: Callable[..., Site]) -> None:
+    made = Remembered()
+    before, after = site(made=made).open(), site(made=made).open()
+    after.engine.images = before.engine.images
+    image = await before.ask(recipe("pandas"))
+    assert await after.ask(recipe("pandas"), "bob") == image
+    assert after.engine.builds == []
 
 
 async def test_thirty_who_want_the_same_have_one_build(site: Callable[..., Site]) -> None:
@@ -251,6 +290,18 @@ async def test_all_who_wait_are_told_of_the_failure_and_the_next_try_is_new(
 async def test_a_build_has_an_end(site: Callable[..., Site]) -> None:
     here = site(timeout_s=0.05)
     with pytest.raises(BuildFailed, match="took longer than the"):
+        await here.ask(recipe("pandas"))
+
+
+async def test_a_build_that_prints_without_end_is_told_in_words(site: Callable[..., Site]) -> None:
+    here = site().open()
+
+    async def endless(asked: Any, on_line: Callable[[str], None]) -> str:
+        on_line("Killed")  # what it printed is no reason
+        raise EndlessOutput
+
+    here.engine._build = endless  # type: ignore[method-assign,assignment]
+    with pytest.raises(BuildFailed, match="failed: it printed without end\\."):
         await here.ask(recipe("pandas"))
 
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from ds01_spawner.errors import EngineUnavailable
+from ds01_spawner.services import build_output
 from ds01_spawner.services.docker_client import Timeouts
 from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineStreamError, Json
@@ -123,6 +124,19 @@ async def test_a_builds_output_comes_as_lines(engine: DockerEngine, canned: Wire
         "x" * 1808,
         "tail",
     ]
+
+
+async def test_a_build_that_prints_without_end_is_ended(
+    engine: DockerEngine, canned: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_output, "MAX_OUTPUT", 1 << 20)
+    flood = {"stream": "y\n" * 16_384}
+    canned.answers["/build"] = Answer(stream=[flood] * 33, until=asyncio.Event())
+    lines: list[str] = []
+    with pytest.raises(build_output.EndlessOutput):
+        await build(engine, lines.append)
+    await asyncio.wait_for(canned.closed.wait(), 60)
+    assert len(lines) < 16_384
 
 
 async def test_an_image_whose_id_the_build_does_not_tell_is_asked_for(

@@ -30,7 +30,6 @@ from ds01_spawner.errors import (
     NoDeviceFree,
     SurvivingLease,
     TooManyServers,
-    UidsExhausted,
 )
 from ds01_spawner.services import ledger_rows
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
@@ -274,17 +273,13 @@ def test_each_life_of_the_hub_has_its_name(opened: Callable[..., Ledger]) -> Non
     assert opened().incarnation() == names[-1]
 
 
-def test_a_uid_belongs_to_one_name_for_ever(opened: Callable[..., Ledger]) -> None:
+def test_the_image_of_a_recipe_is_the_last_one_built(opened: Callable[..., Ledger]) -> None:
     ledger = opened()
-    assert [ledger.uid_of(name, (2000, 2001)) for name in ("ada", "bob", "ada")] == [
-        2000,
-        2001,
-        2000,
-    ]
-    with pytest.raises(UidsExhausted, match="2000 to 2001"):
-        ledger.uid_of("eve", (2000, 2001))
-    assert ledger.uid_of("eve", (3000, 3001)) == 3000
-    assert opened().uid_of("bob", (3000, 3001)) == 2001
+    assert ledger.image_of("a" * 64) is None
+    ledger.set_image("a" * 64, "sha256:1")
+    ledger.set_image("b" * 64, "sha256:2")
+    ledger.set_image("a" * 64, "sha256:3")
+    assert opened().image_of("a" * 64) == "sha256:3"
 
 
 def test_history_is_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

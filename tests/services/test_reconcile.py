@@ -148,9 +148,8 @@ def test_a_server_that_no_user_can_reach_ends(
     assert decided([lease(incarnation=incarnation)], [container()], known=known) == done
 
 
-def test_what_runs_and_nobody_here_ever_knew_is_left_alone() -> None:
-    """It may be the server of another hub that has the same name by mistake."""
-    assert decided([], [container()], known=set()) == []
+def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
+    assert decided([], [container()], known=set()) == ["remove ds01.ada"]
     assert decided([], [container()], known={("ada", "")}) == ["adopt L"]
 
 

@@ -114,6 +114,33 @@ async def test_a_source_waits_for_its_reader() -> None:
             assert len(made) <= 5 + 10 + 1
 
 
+async def test_a_source_that_always_has_more_leaves_the_loop_to_others() -> None:
+    """However few its items are: each may be much work for the reader."""
+    loop, items, turns = asyncio.get_running_loop(), 0, 0
+
+    def source(opened: Opened) -> Generator[int, None, None]:
+        yield from range(20)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with aclosing(ThreadStream("test", source)) as stream:
+        await stream.__anext__()
+        stream._thread.join(60)
+        task = asyncio.ensure_future(others())
+        async for _ in stream:
+            items += 1
+            end = loop.time() + 0.006
+            while loop.time() < end:
+                pass
+        task.cancel()
+    assert items == 19
+    assert turns >= items - 1
+
+
 async def test_a_source_that_fails_says_so_after_its_items() -> None:
     def source(opened: Opened) -> Generator[int, None, None]:
         opened(nothing)

@@ -1,0 +1,1 @@
+"""Measures of this project beside stock DockerSpawner and the raw engine."""

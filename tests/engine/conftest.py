@@ -1,0 +1,58 @@
+"""Hubs for the tests of this tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.engine.hub_process import Hub
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+MakeHub = Callable[..., Hub]
+
+
+@pytest.fixture(scope="module")
+def make_hub(
+    engine_url: str,
+    docker_client: APIClient,
+    standin_image: str,
+    ca_pem: bytes,
+    free_port: Callable[[], int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[MakeHub]:
+    """Starts hubs (the arguments are those of `Hub`); they and theirs are gone after the module.
+
+    The end of each hub's log is printed, so that a failing test shows it.
+    """
+    hubs: list[Hub] = []
+
+    def make(**settings: Any) -> Hub:
+        hub = Hub(
+            tmp_path_factory.mktemp("hub"),
+            docker_client,
+            engine_url=engine_url,
+            base_image=standin_image,
+            ca_pem=ca_pem,
+            free_port=free_port,
+            **settings,
+        )
+        hubs.append(hub)
+        hub.up()
+        return hub
+
+    yield make
+    for hub in hubs:
+        hub.close()
+
+
+@pytest.fixture(autouse=True)
+def _show_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test, its hub's log: pytest shows it where the test failed."""
+    yield
+    hub = request.node.funcargs.get("hub")
+    if isinstance(hub, Hub) and hub.log.exists():
+        print(f"--- {hub.log.name}\n{hub.log.read_text()[-6000:]}")

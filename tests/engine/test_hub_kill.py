@@ -1,0 +1,222 @@
+"""The hub is killed, or a start is cancelled, at every point: nothing is left, nothing is lost.
+
+Containers run the light server, and the hub is made to wait at named points (`hub_pauses`).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.engine.hub_pauses import LAST_POINTS, START_POINTS, STOP_POINTS
+from tests.engine.hub_process import Hub
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from docker import APIClient
+
+    from tests.engine.conftest import MakeHub
+
+USERS = ("anna", "bert", "cora")
+GPU = {"gpus": 1, "gpu": "full"}
+PACKAGE = "toolz"  # no image of another test has it
+Go = Callable[..., "Future[Any]"]
+
+
+@pytest.fixture(scope="module")
+def shared(make_hub: MakeHub) -> Hub:
+    hub = make_hub(light=True, pauses=True, gpus="simulated:2xH100-80GB")
+    for user in USERS:
+        hub.make_user(user)
+    return hub
+
+
+@pytest.fixture
+def hub(shared: Hub) -> Iterator[Hub]:
+    """The hub with nothing on it, before and after."""
+    shared.go_on()
+    settled(shared)
+    yield shared
+    shared.go_on()
+    if shared.process is None or shared.process.poll() is not None:
+        shared.up()
+    for user in USERS:
+        if shared.active(user):
+            shared.stop(user)
+
+
+@pytest.fixture
+def go(hub: Hub) -> Iterator[Go]:
+    """Runs calls in the background."""
+    with hub.behind() as submit:
+        yield submit
+        hub.go_on()
+
+
+def settled(hub: Hub, *users: str) -> None:
+    """Wait until exactly these users have a container and a lease."""
+    wait_for(lambda: hub.holds(*users), f"containers and leases of {users or 'nobody'}")
+
+
+def starts_at_once(hub: Hub, user: str) -> None:
+    outcome = hub.start(user, **GPU)
+    assert outcome.status == 201, outcome.message
+    assert hub.page(f"/user/{user}/").json()["user"] == user
+
+
+# --- SIGKILL -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", START_POINTS)
+def test_a_killed_hub_leaves_nothing_of_a_start(hub: Hub, go: Go, point: str) -> None:
+    """Two starts had both devices: one of the two comes again, and somebody else."""
+    hub.pause(point)
+    go(hub.start, "anna", **GPU)
+    go(hub.start, "bert", **GPU)
+    hub.wait_paused(point, 2)
+    hub.crash()
+    hub.go_on()
+    hub.up()
+    again = [go(starts_at_once, hub, user) for user in ("anna", "cora")]
+    assert [start.result() for start in again] == [None, None]
+    settled(hub, "anna", "cora")
+    assert hub.leases() == {"anna": "bound", "cora": "bound"}
+
+
+@pytest.mark.parametrize("point", ["imaging", "leased", "started"])
+def test_a_hub_that_is_ended_politely_leaves_nothing_of_a_start(
+    hub: Hub, go: Go, point: str
+) -> None:
+    hub.pause(point)
+    go(hub.start, "anna", **GPU)
+    hub.wait_paused(point)
+    hub.kill(signal.SIGTERM)
+    hub.go_on()
+    hub.up()
+    starts_at_once(hub, "anna")
+    settled(hub, "anna")
+
+
+@pytest.mark.parametrize("point", LAST_POINTS)
+def test_a_server_that_was_ready_outlives_a_hub_that_did_not_say_so(
+    hub: Hub, go: Go, point: str
+) -> None:
+    hub.pause(point)
+    go(hub.start, "anna", **GPU)
+    hub.wait_paused(point)
+    container = hub.container_of("anna")["Id"]
+    hub.crash()
+    hub.go_on()
+    hub.up()
+    wait_for(lambda: hub.runs("anna"), "the hub to find the server")
+    assert hub.container_of("anna")["Id"] == container
+    assert hub.page("/user/anna/").json()["user"] == "anna"
+    assert hub.leases() == {"anna": "bound"}
+
+
+@pytest.mark.parametrize("point", STOP_POINTS)
+def test_a_killed_hub_leaves_nothing_of_a_stop(hub: Hub, go: Go, point: str) -> None:
+    starts_at_once(hub, "anna")
+    hub.pause(point)
+    go(hub.stop, "anna")
+    hub.wait_paused(point)
+    hub.crash()
+    hub.go_on()
+    hub.up()
+    settled(hub)
+    wait_for(lambda: not hub.active("anna"), "the hub to see that the server is gone")
+    starts_at_once(hub, "anna")
+    settled(hub, "anna")
+
+
+# --- cancel ------------------------------------------------------------------------------------
+
+
+def cancel(hub: Hub, go: Go, user: str) -> Future[int]:
+    """Cancel a start that is paused; returns when the hub has cancelled it."""
+    cancels = hub.log.read_text().count("Interrupting spawner")
+    answer = go(hub.stop, user)
+    wait_for(
+        lambda: hub.log.read_text().count("Interrupting spawner") > cancels, "the cancel to arrive"
+    )
+    return answer
+
+
+@pytest.mark.parametrize("point", [*START_POINTS, *LAST_POINTS])
+def test_a_cancelled_start_leaves_nothing(hub: Hub, go: Go, point: str) -> None:
+    hub.pause(point)
+    start = go(hub.start, "anna", **GPU)
+    hub.wait_paused(point)
+    answer = cancel(hub, go, "anna")
+    hub.go_on()  # what cannot be cancelled, as the engine's create, ends in its own time
+    assert answer.result() in (202, 204)
+    assert start.result().status != 201
+    assert hub.holds()
+    assert not hub.active("anna")
+    starts_at_once(hub, "anna")
+    settled(hub, "anna")
+
+
+@pytest.mark.parametrize("point", ["created", "bound"])
+def test_a_cancel_that_takes_its_time_is_waited_for(hub: Hub, go: Go, point: str) -> None:
+    """JupyterHub gives a cancelled start one second; removing its container may take longer."""
+    hub.pause(point)
+    go(hub.start, "anna", **GPU)
+    hub.wait_paused(point)
+    hub.pause("gone")  # from here on nobody gets beyond the end of a removal
+    answer = cancel(hub, go, "anna")
+    hub.wait_paused("gone")
+    wait_for(lambda: pending(hub, "anna") == "stop", "the hub to stop it")
+    assert hub.leases() == {"anna": "releasing"}
+    assert hub.start("anna", **GPU).status == 400
+    hub.go_on()
+    assert answer.result() in (202, 204)
+    assert hub.holds()
+    assert not hub.active("anna")
+    starts_at_once(hub, "anna")
+
+
+def pending(hub: Hub, user: str) -> object:
+    return hub.api("GET", f"/users/{user}").json()["pending"]
+
+
+# --- in the middle of a build ------------------------------------------------------------------
+
+
+@pytest.fixture
+def building(hub: Hub, docker_client: APIClient, go: Go) -> Hub:
+    """A hub in the middle of the step that installs a user's package."""
+    for image in docker_client.images(filters={"label": f"ds01.pip={PACKAGE}"}):
+        docker_client.remove_image(image["Id"], force=True)
+    go(hub.start, "anna", pip=[PACKAGE])
+    wait_for(lambda: pending(hub, "anna") == "spawn", "the start to begin")
+    step = f"Your packages: {PACKAGE}"
+    assert any(step in event["message"] for event in hub.progress("anna"))
+    wait_for(lambda: bool(of_builds(hub)), "the container of this step")
+    return hub
+
+
+def of_builds(hub: Hub) -> list[Any]:
+    """The containers on this engine that are no servers: each is a step of a build."""
+    own = {container["Id"] for container in hub.containers()}
+    return [c for c in hub.docker.containers(all=True) if c["Id"] not in own]
+
+
+@pytest.mark.parametrize("way", ["kill", "cancel"])
+def test_a_build_that_lost_its_hub_or_user_leaves_nothing(building: Hub, way: str) -> None:
+    hub = building
+    if way == "kill":
+        hub.crash()
+        hub.up()
+    else:
+        assert hub.stop("anna") in (202, 204)
+    assert hub.holds()
+    wait_for(lambda: not of_builds(hub), "the build's container to go")
+    outcome = hub.start("anna", pip=[PACKAGE])
+    assert outcome.status == 201, outcome.message
+    settled(hub, "anna")

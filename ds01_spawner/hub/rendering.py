@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from jupyterhub.objects import Hub
+from jupyterhub.objects import Hub, Server
 from traitlets.config import Config
 
 from ds01_spawner.core.container import create_body
@@ -68,7 +68,9 @@ async def render(
 def _spawner(config: Config, user: str) -> DS01Spawner:
     """A spawner as the hub would make it, as far as its settings go."""
     account = SimpleNamespace(name=user, escaped_name=user, url=f"/user/{user}/", groups=[])
-    return DS01Spawner(config=config, user=account, hub=Hub(), api_token=TOKEN)
+    spawner = DS01Spawner(config=config, user=account, hub=Hub(), api_token=TOKEN)
+    spawner._server = Server(base_url=account.url)  # as with the hub's own, of its database
+    return spawner
 
 
 def _grant(gpus: int) -> planning.Grant:

@@ -89,7 +89,6 @@ class Builder:
         self._buildargs, self._network = dict(buildargs or {}), network
         self._line = Line(concurrency)
         self._shared: SharedWork[BuildEvent, str] = SharedWork()
-        log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def ensure(
         self, recipe: Recipe, image_name: str, base_tag: str, context: Context, on_event: OnEvent
@@ -148,6 +147,7 @@ class Builder:
     async def _build(
         self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
     ) -> str:
+        self._log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         record = BuildRecord(self.log_path(recipe), steps(recipe, base_tag), tell, self._now)
         ending = "The build was given up."
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jupyterhub
 
@@ -61,7 +62,7 @@ class Images:
             memory=settings.build_memory,
             cpus=settings.build_cpus,
             timeout_s=settings.build_timeout,
-            log_dir=wiring.data_folder(settings) / "builds",
+            log_dir=Path(settings.data_dir) / "builds",
             now=wiring.now,
             made=_InLedger(in_ledger) if in_ledger else Remembered(),
             buildargs=self._site.build_args,

@@ -91,9 +91,9 @@ async def test_who_waits_for_the_same_build_goes_on(world: World, user: str, oth
         first = asyncio.ensure_future(world.start(user, same))
         await world.engine.reached("build", len(world.engine.made("build")) + 1)
         builds = len(world.engine.made("build"))
-        looks = len(world.engine.made("list_images"))
         second = asyncio.ensure_future(world.start(other, same))
-        await world.engine.reached("list_images", looks + 1)
+        (build,) = world.runtime.images._builder._shared._jobs.values()
+        await until(lambda: len(build.listeners) == 2)
         await world.stop(user)
         gate.set()
         assert (await asyncio.wait_for(second, PATIENCE_S)).code == 201

@@ -18,7 +18,6 @@ CALLS = [  # of a start that builds, in their order
     "free_disk",
     "list_containers",
     "inspect_image",
-    "list_images",
     "build",
     "tag_image",
     "create_container",

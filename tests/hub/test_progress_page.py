@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -68,8 +68,17 @@ async def test_a_second_start_without_a_build_has_no_lines(world: World, user: s
 async def test_a_failure_is_told_in_our_words(world: World, user: str) -> None:
     async with world.starting(user, {"pip": ["fails"]}, at="create_container") as gate:
         world.engine.fail_next("create_container", EngineUnavailable("secret"))
+        spawner, attached = world.spawner(user), asyncio.Event()
+        progress = spawner.progress
+
+        async def watched() -> AsyncIterator[dict[str, Any]]:
+            async for event in progress():
+                attached.set()
+                yield event
+
+        spawner.progress = watched
         reader = asyncio.ensure_future(world.events(user))
-        await asyncio.sleep(0)
+        await asyncio.wait_for(attached.wait(), PATIENCE_S)
         gate.set()
         events = await asyncio.wait_for(reader, PATIENCE_S)
     failed = events[-1]

@@ -145,6 +145,15 @@ def docker_client(engine_url: str) -> Iterator[APIClient]:
     client.close()
 
 
+def steps_of_builds(client: APIClient) -> list[Any]:
+    """The containers that are no hub's and no test's: each is a step of a build."""
+    return [
+        container
+        for container in client.containers(all=True)
+        if not {"ds01.hub", "ds01.test"} & set(container["Labels"] or ())
+    ]
+
+
 @dataclass(frozen=True)
 class EngineProcess:
     """The engine's daemon as a process: for tests that take it away and bring it back."""

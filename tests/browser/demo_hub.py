@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from docker.errors import APIError
 
-from tests.conftest import wait_for
+from tests.conftest import steps_of_builds, wait_for
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -153,8 +154,21 @@ class DemoHub:
         output: str = self.docker.exec_start(made["Id"]).decode()
         return output
 
+    def building(self) -> list[Any]:
+        """The containers that are nobody's: each is a step of a build."""
+        return steps_of_builds(self.docker)
+
+    def pause_build(self) -> bool:
+        """Freeze the step that is being built, so that a test can act in its middle."""
+        with suppress(APIError):  # it has just ended
+            for container in self.building():
+                self.docker.pause(container["Id"])
+                return True
+        return False
+
     def forget_images(self, pip: str) -> None:
         """Remove derived images with just this Python package: the next start builds again."""
         made = {"label": ["ds01.image.managed=true", f"ds01.pip={pip}"]}
         for image in self.docker.images(filters=made):
             self.docker.remove_image(image["Id"], force=True)
+        self.docker.prune_images({"dangling": True})  # layers of builds that were given up

@@ -92,11 +92,13 @@ def test_a_start_can_be_given_up(hub: DemoHub, student: Student) -> None:
     page = student.page
     student.log_in()
     student.choose(PYTORCH, gpu="1 GPU")
-    page.get_by_label("Python packages").fill(MISSING)  # never built, so there is time
+    page.get_by_label("Python packages").fill(MISSING)  # never built
     student.start()
+    wait_for(hub.pause_build, "a step of the build")
     page.get_by_role("button", name="Give up this start").click()
     page.wait_for_url(re.compile("/hub/home"))
     wait_for(lambda: not hub.leases(student.name), "the lease to go")
+    wait_for(lambda: not hub.building(), "the build to end")
     assert hub.containers(student.name) == []
     student.open("hub/spawn")
     expect(page.get_by_role("button", name="Start")).to_be_visible()

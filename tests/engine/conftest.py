@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 MakeHub = Callable[..., Hub]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left(docker_client: APIClient, run_labels: dict[str, str]) -> Iterator[None]:
+    """What a module's tests leave holds no device in the next one's."""
+    yield
+    (run,) = (f"{key}={value}" for key, value in run_labels.items())
+    for container in docker_client.containers(all=True, filters={"label": run}):
+        docker_client.remove_container(container["Id"], force=True, v=True)
+
+
 @pytest.fixture(scope="module")
 def make_hub(
     engine_url: str,

@@ -131,6 +131,7 @@ def test_the_hook_refuses_an_unknown_device(
     with pytest.raises(APIError, match="device error: GPU-9: unknown device"):
         docker_client.start(container)
     assert hook.starts() == []
+    docker_client.remove_container(container)
 
 
 def test_no_devices_no_hook(

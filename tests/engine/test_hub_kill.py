@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conftest import wait_for
+from tests.conftest import steps_of_builds, wait_for
 from tests.engine.hub_pauses import LAST_POINTS, START_POINTS, STOP_POINTS
 from tests.engine.hub_process import Hub
 
@@ -197,14 +197,8 @@ def building(hub: Hub, docker_client: APIClient, go: Go) -> Hub:
     wait_for(lambda: pending(hub, "anna") == "spawn", "the start to begin")
     step = f"Your packages: {PACKAGE}"
     assert any(step in event["message"] for event in hub.progress("anna"))
-    wait_for(lambda: bool(of_builds(hub)), "the container of this step")
+    wait_for(lambda: bool(steps_of_builds(hub.docker)), "the container of this step")
     return hub
-
-
-def of_builds(hub: Hub) -> list[Any]:
-    """The containers on this engine that are no servers: each is a step of a build."""
-    own = {container["Id"] for container in hub.containers()}
-    return [c for c in hub.docker.containers(all=True) if c["Id"] not in own]
 
 
 @pytest.mark.parametrize("way", ["kill", "cancel"])
@@ -216,7 +210,7 @@ def test_a_build_that_lost_its_hub_or_user_leaves_nothing(building: Hub, way: st
     else:
         assert hub.stop("anna") in (202, 204)
     assert hub.holds()
-    wait_for(lambda: not of_builds(hub), "the build's container to go")
+    wait_for(lambda: not steps_of_builds(hub.docker), "the build's container to go")
     outcome = hub.start("anna", pip=[PACKAGE])
     assert outcome.status == 201, outcome.message
     settled(hub, "anna")

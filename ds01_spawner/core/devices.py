@@ -5,7 +5,9 @@ Filled by `services/inventory`, read by placement, ledger, form and command line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 Kind = Literal["gpu", "mig", "amd"]
@@ -27,12 +29,35 @@ class Device:
     compute_capability: tuple[int, int] | None = None
     healthy: bool = True
     problem: str = ""  # why it is not healthy, for people
+    nodes: tuple[str, ...] = ()  # device files that a container needs of it; AMD's
+    groups: tuple[int, ...] = ()  # gids that may open them
     host: str = "local"
 
     @property
     def whole(self) -> bool:
         """Whether this is a whole GPU."""
         return self.kind != "mig"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that uses a device: its id on the host, and its memory there in bytes."""
+
+    pid: int
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a device does at the moment; None: it cannot tell.
+
+    `utilization` is the share of the last moment in which it computed, 0 to 1; `memory` is in use,
+    in bytes, without what the driver keeps for itself.
+    """
+
+    utilization: float | None = None
+    memory: int | None = None
+    processes: tuple[Process, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,11 @@ class Snapshot:
     driver: str | None = None
     cuda: tuple[int, int] | None = None  # the driver's own CUDA version
     problems: tuple[str, ...] = ()
+    taken: datetime | None = None  # when the host was asked; None for made-up devices
+    epoch: str = ""  # changes with the host's boot and with the set of devices
+    usage: Mapping[str, Usage] = field(default_factory=dict)  # by UUID; of real devices
+    # How close two cards are, the more the closer: (UUID, UUID, score), each pair once.
+    links: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def architectures(self) -> tuple[str, ...]:

@@ -122,6 +122,7 @@ def plain_student(hub: DemoHub, browser: Browser) -> Iterator[Student]:
 
 def test_without_javascript_a_server_can_be_started(hub: DemoHub, plain_student: Student) -> None:
     student, page = plain_student, plain_student.page
+    hub.forget_images(PACKAGE)  # so that there is something to wait for
     student.log_in()
     student.choose(PYTORCH)
     page.get_by_label("Python packages").fill(PACKAGE)

@@ -14,6 +14,7 @@ from tests.conftest import wait_for
 
 PYTORCH = "PyTorch 2.7.1-aime"  # the first of the starter catalog for an A100
 PACKAGE = "toolz"  # small, of pure Python, and no image of another test has it
+ANOTHER = "iniconfig"  # as small, and no other test starts a server with it
 CELL = "import os, toolz, torch; print('has', toolz.__name__, os.environ['NVIDIA_VISIBLE_DEVICES'])"
 
 
@@ -122,10 +123,10 @@ def plain_student(hub: DemoHub, browser: Browser) -> Iterator[Student]:
 
 def test_without_javascript_a_server_can_be_started(hub: DemoHub, plain_student: Student) -> None:
     student, page = plain_student, plain_student.page
-    hub.forget_images(PACKAGE)  # so that there is something to wait for
+    hub.forget_images(ANOTHER)  # so that there is something to wait for
     student.log_in()
     student.choose(PYTORCH)
-    page.get_by_label("Python packages").fill(PACKAGE)
+    page.get_by_label("Python packages").fill(ANOTHER)
     student.start()
     expect(page.locator("noscript p")).to_contain_text("Without JavaScript")
     page.wait_for_url(re.compile(f"/user/{student.name}/lab"), timeout=BUILD_MS)

@@ -18,10 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from docker import APIClient
+
+# How long an example takes says more of what else the machine does than of the code.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 # What a machine of the continuous integration cannot have; every other skip there is a failure.
 EXCUSES = ("../shared", "physical GPU")

@@ -288,7 +288,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(saved=st.dictionaries(st.sampled_from([*CHOSEN, "preset", "v", "x"]), JUNK) | JUNK)
 async def test_it_is_made_whatever_was_saved(saved: Any) -> None:
     form = shown(await facts(chosen=saved))

@@ -388,7 +388,7 @@ def devices(container: Json) -> set[str]:
 
 
 Histories.__test__ = False  # type: ignore[attr-defined]
-CHECKS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+CHECKS = {"suppress_health_check": [HealthCheck.too_slow]}
 
 
 @pytest.fixture(autouse=True)

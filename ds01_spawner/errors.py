@@ -87,6 +87,22 @@ class TooManyServers(DS01Error):
         )
 
 
+class Draining(DS01Error):
+    """The administrator lets no new server start."""
+
+    code = "draining"
+    status = 503
+    reason = "capacity"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"No new servers start here at the moment{f': {why}' if why else ''}.".replace(
+                "..", "."
+            ),
+            "Servers that run go on; try again later.",
+        )
+
+
 class GpuQuotaExceeded(DS01Error):
     """The GPUs wanted and those held are more than the user's share."""
 

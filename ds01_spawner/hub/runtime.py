@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyterhub.app import JupyterHub
@@ -30,6 +30,7 @@ from ds01_spawner.services.metrics import DEVICES, LEASES, RECONCILE_ACTIONS
 from ds01_spawner.services.reconcile import EVENT_OF_ACTION, Action, Rules
 from ds01_spawner.services.reconciler import Reconciler
 from ds01_spawner.services.settings import Settings
+from ds01_spawner.services.use import uses_of
 
 if TYPE_CHECKING:
     from ds01_spawner.hub.spawner import DS01Spawner
@@ -166,12 +167,30 @@ class Runtime:
                 timer.cancel()
             self._nudge.clear()
             try:
+                await self._look_at_use()
                 await self.reconciler.run()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))
             except Exception:
                 log.exception("Reconciliation failed")
+
+    async def _look_at_use(self) -> None:
+        """Write down how the GPUs of servers are used: an idle one ends by that."""
+        hub = self.settings.hub_id
+        leases = [lease for lease in await self.leases() if lease.hub == hub]
+        uses = uses_of(leases, await self.inventory.snapshot(), self._heard(), wiring.now())
+        if uses:
+            await self.in_ledger(Ledger.note_use, uses)
+
+    def _heard(self) -> dict[tuple[str, str], datetime]:
+        """When the hub last heard of activity of each of its servers."""
+        found = {}
+        for key, spawner in self.servers.items():
+            last = spawner.orm_spawner.last_activity if spawner.orm_spawner else None
+            if last is not None:  # the hub's database keeps UTC without saying so
+                found[key] = last.replace(tzinfo=timezone.utc)
+        return found
 
     async def _measure(self) -> None:
         snapshot = await self.inventory.snapshot()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.services.ledger_rows import Lease, until_of
+from ds01_spawner.core.lifetime import End, after_hours, warn_from
+from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
@@ -115,18 +116,34 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    until, now = lease.until, situation.now
+    end, now = lease.end, situation.now
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
         yield from ending(lease, container, "its container has ended")
     elif _unknown(lease, situation):
         yield from ending(lease, container, "the hub died before it recorded this server")
-    elif until is not None and now >= until:
-        yield from ending(lease, container, f"its time ended at {until:%Y-%m-%d %H:%M} UTC")
-    elif until is not None and now >= until - situation.rules.warn_before and not lease.warned:
-        why = f"its time ends at {until:%Y-%m-%d %H:%M} UTC"
-        yield Action("warn", lease.id, why, lease, container.id)
+    elif end is not None and now >= end.at and (end.kind == "time" or lease.warned == end.at):
+        yield from ending(lease, container, _why_over(lease, end))
+    elif end is not None and lease.warned != end.at and _is_near(lease, end, situation):
+        yield Action("warn", lease.id, _why_soon(lease, end), lease, container.id)
+
+
+def _is_near(lease: Lease, end: End, situation: Situation) -> bool:
+    return situation.now >= warn_from(end, lease.idle_h, situation.rules.warn_before)
+
+
+def _why_over(lease: Lease, end: End) -> str:
+    if end.kind == "time":
+        return f"its time ended at {end.at:%Y-%m-%d %H:%M} UTC"
+    return f"nothing used its GPU for {lease.idle_h:g} h"
+
+
+def _why_soon(lease: Lease, end: End) -> str:
+    when = f"{end.at:%Y-%m-%d %H:%M} UTC"
+    if end.kind == "time":
+        return f"its time ends at {when}"
+    return f"nothing uses its GPU, and for that it ends at {when}"
 
 
 def _unknown(lease: Lease, situation: Situation) -> bool:
@@ -211,7 +228,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """
     labels, (user, server) = container.labels, _server(container)
     hours = float(labels["ds01.hours"]) if labels.get("ds01.hours") else None
-    until = until_of(container.created, hours)
+    until = after_hours(container.created, hours)
     return Lease(
         id=container.lease,
         generation=container.generation or 0,

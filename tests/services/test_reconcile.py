@@ -42,7 +42,8 @@ def decided(leases: list[Lease], containers: list[Seen], **more: Any) -> list[st
     return [f"{a.action} {a.object}" for a in decide(situation, containers)]
 
 
-LATE = NOW - 2 * HOUR
+LATE, SOON = NOW - 2 * HOUR, NOW + 5 * MINUTE
+IDLE = {"idle_h": 2, "since": SOON - 2 * HOUR}
 REMOVE = ["remove ds01.ada", "release L"]
 END = ["stop ds01.ada", *REMOVE]
 APART = ["release L", "remove ds01.ada"]
@@ -79,9 +80,18 @@ WINDOWS = [
     # --- its time
     ("time left", lease(until=NOW + HOUR), container(), []),
     ("almost over", lease(until=NOW + 15 * MINUTE), container(), ["warn L"]),
-    ("almost over, and told", lease(until=NOW + 5 * MINUTE, warned=True), container(), []),
+    ("almost over, and told", lease(until=SOON, warned=SOON), container(), []),
+    ("almost over, told of an earlier end", lease(until=SOON, warned=NOW), container(), ["warn L"]),
     ("over", lease(until=NOW), container(), END),
     ("over for long, not told", lease(until=LATE), container(), END),
+    ("in use", lease(idle_h=2, busy=NOW), container(), []),
+    ("idle for a while", lease(idle_h=2, busy=LATE + HOUR, since=LATE), container(), []),
+    ("idle, to be told", lease(**IDLE), container(), ["warn L"]),
+    ("idle, and told", lease(**IDLE, warned=SOON), container(), []),
+    ("idle for too long", lease(idle_h=1, since=NOW - HOUR, warned=NOW), container(), END),
+    ("idle for too long, not told", lease(idle_h=1, since=LATE), container(), ["warn L"]),
+    ("idle, but kept", lease(idle_h=1, since=LATE, keep_until=NOW + HOUR), container(), []),
+    ("idle without a GPU", lease(devices=(), units=0, idle_h=1, since=LATE), container(), []),
     ("over while stopped", lease(until=LATE), container("exited"), REMOVE),
     # --- no lease
     ("made after the start was given up", None, container("created"), ["remove ds01.ada"]),

@@ -167,21 +167,21 @@ class Runtime:
                 timer.cancel()
             self._nudge.clear()
             try:
-                await self._look_at_use()
-                await self.reconciler.run()
+                await self.look_after()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))
             except Exception:
                 log.exception("Reconciliation failed")
 
-    async def _look_at_use(self) -> None:
-        """Write down how the GPUs of servers are used: an idle one ends by that."""
+    async def look_after(self) -> None:
+        """Write down how the GPUs of servers are used, then do what is to do; one may be idle."""
         hub = self.settings.hub_id
         leases = [lease for lease in await self.leases() if lease.hub == hub]
         uses = uses_of(leases, await self.inventory.snapshot(), self._heard(), wiring.now())
         if uses:
             await self.in_ledger(Ledger.note_use, uses)
+        await self.reconciler.run()
 
     def _heard(self) -> dict[tuple[str, str], datetime]:
         """When the hub last heard of activity of each of its servers."""

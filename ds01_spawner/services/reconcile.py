@@ -212,22 +212,28 @@ def _why_taken(container: Seen, live: Iterable[Lease], hub: str) -> str:
 
 def _legible(container: Seen) -> bool:
     labels = container.labels
-    units, hours = number(labels.get("ds01.units", "")), labels.get("ds01.hours", "")
-    known = container.generation is not None and units is not None
-    return bool(known and labels.get("ds01.user") and (not hours or _HOURS.fullmatch(hours)))
+    hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
+    known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
+    told = all(not text or _HOURS.fullmatch(text) for text in hours)
+    return bool(known and told and labels.get("ds01.user"))
 
 
 def _server(container: Seen) -> tuple[str, str]:
     return container.labels.get("ds01.user", ""), container.labels.get("ds01.server", "")
 
 
+def _hours(labels: Mapping[str, str], name: str) -> float | None:
+    return float(labels[name]) if labels.get(name) else None
+
+
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """The lease that a running container was made for, from its labels.
 
-    Its end counts from the container's making, but is not near: its user is warned in time.
+    Its end counts from the container's making, but is not near: its user is warned in time. How it
+    was used is lost, so it counts as used now.
     """
     labels, (user, server) = container.labels, _server(container)
-    hours = float(labels["ds01.hours"]) if labels.get("ds01.hours") else None
+    hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
     until = after_hours(container.created, hours)
     return Lease(
         id=container.lease,
@@ -244,4 +250,8 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         container=container.id,
         container_name=container.name,
         hours=hours,
+        idle_h=idle_h,
+        busy=situation.now,
+        heard=situation.now,
+        looked=situation.now,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ds01_spawner.core.lifetime import End
 from ds01_spawner.services.ledger import Lease
 from ds01_spawner.services.reconcile import Situation, decide
 from ds01_spawner.services.seen import Seen
@@ -101,6 +102,7 @@ WINDOWS = [
     ("of an earlier number", lease(), container(lease_generation="6"), APART),
     ("labels incomplete", None, container(units=""), ["remove ds01.ada"]),
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
+    ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
     ("GPUs of the other kind", None, container(simulated="true"), ["remove ds01.ada"]),
     (
         "its GPU was given out since",
@@ -164,13 +166,15 @@ def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
 
 
 def test_an_adopted_lease_is_what_the_labels_say() -> None:
-    (action,) = decide(Situation("hub", NOW, NEW, ()), [container(gpu__uuids="GPU-a,GPU-b")])
+    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5")
+    (action,) = decide(Situation("hub", NOW, NEW, ()), [told])
     adopted = action.lease
     assert adopted
     assert (adopted.id, adopted.generation, adopted.state) == ("L", 7, "bound")
     assert (adopted.devices, adopted.units) == (("GPU-a", "GPU-b"), 2520)
     assert (adopted.container, adopted.container_name) == ("c1", "ds01.ada")
     assert adopted.until == NOW - 2 * MINUTE + 4 * HOUR
+    assert adopted.end == End(NOW + HOUR / 2, "idle")
 
 
 def test_an_adopted_lease_whose_time_is_over_leaves_time_for_a_warning() -> None:

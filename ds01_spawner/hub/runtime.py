@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyterhub.app import JupyterHub
@@ -22,6 +22,7 @@ from ds01_spawner.core.limits import Effective, HostCapacity, effective
 from ds01_spawner.core.options import Offer
 from ds01_spawner.errors import DS01Error, EngineUnavailable, FieldProblem
 from ds01_spawner.hub.offers import Ceilings, offer_of
+from ds01_spawner.hub.watch import Watch
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
@@ -30,7 +31,6 @@ from ds01_spawner.services.metrics import DEVICES, LEASES, RECONCILE_ACTIONS
 from ds01_spawner.services.reconcile import EVENT_OF_ACTION, Action, Rules
 from ds01_spawner.services.reconciler import Reconciler
 from ds01_spawner.services.settings import Settings
-from ds01_spawner.services.use import uses_of
 
 if TYPE_CHECKING:
     from ds01_spawner.hub.spawner import DS01Spawner
@@ -77,6 +77,7 @@ class Runtime:
         )
         self.start_slots = asyncio.Semaphore(settings.start_concurrency or os.cpu_count() or 1)
         self.servers: dict[tuple[str, str], DS01Spawner] = {}  # those that the hub has running
+        self.watch = Watch(self)
         self.rejected: dict[str, tuple[dict[str, Any], tuple[FieldProblem, ...]]] = {}
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -167,30 +168,12 @@ class Runtime:
                 timer.cancel()
             self._nudge.clear()
             try:
-                await self.look_after()
+                await self.watch.look()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))
             except Exception:
                 log.exception("Reconciliation failed")
-
-    async def look_after(self) -> None:
-        """Write down how the GPUs of servers are used, then do what is to do; one may be idle."""
-        hub = self.settings.hub_id
-        leases = [lease for lease in await self.leases() if lease.hub == hub]
-        uses = uses_of(leases, await self.inventory.snapshot(), self._heard(), wiring.now())
-        if uses:
-            await self.in_ledger(Ledger.note_use, uses)
-        await self.reconciler.run()
-
-    def _heard(self) -> dict[tuple[str, str], datetime]:
-        """When the hub last heard of activity of each of its servers."""
-        found = {}
-        for key, spawner in self.servers.items():
-            last = spawner.orm_spawner.last_activity if spawner.orm_spawner else None
-            if last is not None:  # the hub's database keeps UTC without saying so
-                found[key] = last.replace(tzinfo=timezone.utc)
-        return found
 
     async def _measure(self) -> None:
         snapshot = await self.inventory.snapshot()

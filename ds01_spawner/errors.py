@@ -91,7 +91,7 @@ class Draining(DS01Error):
     """The administrator lets no new server start."""
 
     code = "draining"
-    status = 503
+    status = 409
     reason = "capacity"
 
     def __init__(self, why: str) -> None:

@@ -108,8 +108,8 @@ def end_of(
     return min(ends, key=lambda end: end.at, default=None)
 
 
-def warn_from(end: End, idle_h: float | None, before: timedelta) -> datetime:
-    """From when on its user is told of the end: halfway through a short idle time."""
+def notice(end: End, idle_h: float | None, before: timedelta) -> timedelta:
+    """How long before its end a user is told of it: of a short idle time, half of that."""
     if end.kind == "idle" and idle_h is not None:
-        before = min(before, timedelta(hours=min(idle_h, LONGEST_H)) / 2)
-    return end.at - before
+        return min(before, timedelta(hours=min(idle_h, LONGEST_H)) / 2)
+    return before

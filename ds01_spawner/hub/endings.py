@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jupyterhub.handlers.base import BaseHandler
 from tornado.web import authenticated
 
-from ds01_spawner.core.lifetime import warn_from
+from ds01_spawner.core.lifetime import notice
 from ds01_spawner.errors import DS01Error, NothingToKeep
 from ds01_spawner.hub.refusals import to_http_error
 from ds01_spawner.services import wiring
@@ -43,7 +43,7 @@ def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
     """What to tell of a server's end; None while it is far."""
     end = lease.end
     before = timedelta(minutes=settings.warn_before_minutes)
-    if end is None or lease.state != "bound" or now < warn_from(end, lease.idle_h, before):
+    if end is None or lease.state != "bound" or now < end.at - notice(end, lease.idle_h, before):
         return None
     keep = kept_until(lease, now, settings)
     return Ending(

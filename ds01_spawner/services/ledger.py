@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.core.lifetime import Use, after_hours
+from ds01_spawner.core.lifetime import End, Use, after_hours
 from ds01_spawner.core.placement import Placed, place
 from ds01_spawner.errors import (
     DeviceHeld,
@@ -174,12 +174,15 @@ class Ledger(Marks):
                         lease, busy=use.busy, heard=use.heard, looked=use.looked, used_h=use.hours
                     ))  # fmt: skip
 
-    def mark_warned(self, lease_id: str, end: datetime) -> None:
-        """Remember that the user was told of this end; of a later one they are told anew."""
+    def mark_warned(self, lease_id: str, end: End) -> None:
+        """Remember that the user was told of this end; of a later one they are told anew.
+
+        It does not end earlier, idle or not.
+        """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
-                rows.update(db, replace(lease, warned=end))
+                rows.update(db, replace(lease, warned=end.at, keep_until=end.at))
 
     # --- reading -----------------------------------------------------------------------------
 

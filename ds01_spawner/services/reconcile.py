@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.core.lifetime import End, after_hours, warn_from
+from ds01_spawner.core.lifetime import End, after_hours, notice
 from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
@@ -41,6 +41,7 @@ class Action:
     why: str = field(compare=False)
     lease: Lease | None = field(default=None, compare=False)
     container: str = field(default="", compare=False)  # the engine's id
+    end: End | None = field(default=None, compare=False)  # that its user is warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +124,28 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
         yield from ending(lease, container, "its container has ended")
     elif _unknown(lease, situation):
         yield from ending(lease, container, "the hub died before it recorded this server")
-    elif end is not None and now >= end.at and (end.kind == "time" or lease.warned == end.at):
-        yield from ending(lease, container, _why_over(lease, end))
-    elif end is not None and lease.warned != end.at and _is_near(lease, end, situation):
-        yield Action("warn", lease.id, _why_soon(lease, end), lease, container.id)
+    elif lease.until is not None and now >= lease.until:
+        why = f"its time ended at {lease.until:%Y-%m-%d %H:%M} UTC"
+        yield from ending(lease, container, why)
+    elif end is not None and now >= end.at and lease.warned == end.at:
+        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h")
+    elif end is not None and lease.warned != end.at:
+        yield from _warning(lease, end, situation)
 
 
-def _is_near(lease: Lease, end: End, situation: Situation) -> bool:
-    return situation.now >= warn_from(end, lease.idle_h, situation.rules.warn_before)
+def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
+    """Tell of an end that is near. Who is told late of an idle server has the time all the same."""
+    before = notice(end, lease.idle_h, situation.rules.warn_before)
+    if situation.now < end.at - before:
+        return
+    if end.kind == "idle":
+        end = replace(end, at=max(end.at, situation.now + before))
+        if lease.until is not None and lease.until <= end.at:
+            end = End(lease.until, "time")
+    yield Action("warn", lease.id, _why_soon(end), lease, end=end)
 
 
-def _why_over(lease: Lease, end: End) -> str:
-    if end.kind == "time":
-        return f"its time ended at {end.at:%Y-%m-%d %H:%M} UTC"
-    return f"nothing used its GPU for {lease.idle_h:g} h"
-
-
-def _why_soon(lease: Lease, end: End) -> str:
+def _why_soon(end: End) -> str:
     when = f"{end.at:%Y-%m-%d %H:%M} UTC"
     if end.kind == "time":
         return f"its time ends at {when}"

@@ -18,7 +18,7 @@ from ds01_spawner.core.lifetime import (
     end_of,
     gpu_hours,
     look,
-    warn_from,
+    notice,
 )
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -81,7 +81,7 @@ def test_the_words_of_a_server_keep_a_device_for_one_more_idle_time(
 )
 def test_when_its_user_is_told(kind: str, idle_h: float | None, before: int) -> None:
     end = End(NOW, kind)  # type: ignore[arg-type]
-    assert warn_from(end, idle_h, 15 * MINUTE) == NOW - before * MINUTE
+    assert notice(end, idle_h, 15 * MINUTE) == before * MINUTE
 
 
 def test_an_end_that_is_too_far_is_far() -> None:

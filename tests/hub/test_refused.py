@@ -151,7 +151,7 @@ async def test_the_disk_is_nearly_full(world: World, user: str) -> None:
         answer = await world.start(user, {"pip": ["new"]})
     finally:
         world.engine.disk_free = None
-    assert answer.code == 503
+    assert answer.code == 409
     assert "5 GiB are free, and no new server starts below 10 GiB" in words(answer)
 
 
@@ -186,7 +186,7 @@ async def test_a_drained_host_says_so_on_the_form_and_starts_nothing(
         page = (await (await world.browser(user)).get("spawn")).body.decode()
         assert "No new servers start here at the moment: new disks until &lt;noon&gt;." in page
         answer = await world.start(user, {"user_options": {}})
-        assert answer.code == 503
+        assert answer.code == 409
         assert words(answer).startswith("No new servers start here at the moment: new disks")
     finally:
         await runtime.in_ledger(Ledger.resume)

@@ -217,8 +217,9 @@ def test_the_end_of_a_lease_can_be_moved(ledger: Ledger) -> None:
     lease = ledger.reserve(request(hours=2), snapshot())
     bound = ledger.bind(lease.id, lease.generation, "c")
     assert bound.end
-    ledger.mark_warned(lease.id, bound.end.at)
+    ledger.mark_warned(lease.id, bound.end)
     assert ledger.leases()[0].warned == bound.end.at
+    assert ledger.leases()[0].end == bound.end
     moved = ledger.set_until(lease.id, START + timedelta(hours=9))
     assert ledger.leases() == (moved,)
     assert moved.end
@@ -238,6 +239,8 @@ def test_a_lease_with_devices_ends_when_it_is_idle(ledger: Ledger, clock: Clock)
     (used,) = ledger.leases()
     assert used.use == use
     assert used.end == End(START + timedelta(hours=1.5), "idle")
+    ledger.mark_warned(lease.id, End(START + timedelta(hours=2), "idle"))
+    assert ledger.leases()[0].end == End(START + timedelta(hours=2), "idle")
     kept = ledger.keep(lease.id, START + timedelta(hours=5))
     assert kept.end == End(START + timedelta(hours=5), "idle")
     without = ledger.reserve(request(server="cpu", gpus=0, limits=limits), snapshot())

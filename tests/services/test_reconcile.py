@@ -130,6 +130,13 @@ def test_window(held: Lease | None, seen: Seen | None, done: list[str]) -> None:
     assert decided([held] if held else [], [seen] if seen else []) == done
 
 
+def test_who_is_told_late_has_the_time_all_the_same() -> None:
+    for idle_h, minutes in ((2, 15), (0.2, 6)):
+        held = lease(idle_h=idle_h, since=LATE - HOUR)
+        (action,) = decide(Situation("hub", NOW, NEW, (held,)), [container()])
+        assert action.end == End(NOW + minutes * MINUTE, "idle")
+
+
 def test_a_ghost_of_a_released_lease_is_removed_though_it_runs() -> None:
     assert decided([], [container()], released={"L"}) == ["remove ds01.ada"]
 

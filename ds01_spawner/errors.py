@@ -87,6 +87,37 @@ class TooManyServers(DS01Error):
         )
 
 
+class Draining(DS01Error):
+    """The administrator lets no new server start."""
+
+    code = "draining"
+    status = 409
+    reason = "capacity"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"No new servers start here at the moment{f': {why}' if why else ''}.".replace(
+                "..", "."
+            ),
+            "Servers that run go on; try again later.",
+        )
+
+
+class NothingToKeep(DS01Error):
+    """There is no idle server whose end could be put off."""
+
+    code = "nothing_to_keep"
+    status = 409
+    reason = "policy"
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"The server {server!r} cannot be kept longer." if server
+            else "Your server cannot be kept longer.",
+            "Use its GPU to go on, or save your work and start it again when you need it.",
+        )  # fmt: skip
+
+
 class GpuQuotaExceeded(DS01Error):
     """The GPUs wanted and those held are more than the user's share."""
 

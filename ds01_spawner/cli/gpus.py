@@ -14,11 +14,12 @@ from ds01_spawner.core.units import format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease
+from ds01_spawner.services.ledger_marks import Cordon
 from ds01_spawner.services.settings import Settings
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-    Look = tuple[Snapshot, tuple[Lease, ...], dict[str, str], list[str]]
+    Look = tuple[Snapshot, tuple[Lease, ...], dict[str, str], tuple[Cordon, ...], list[str]]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -32,13 +33,20 @@ def show(args: argparse.Namespace) -> int:
     """All devices; the exit code is 1 when they are not known."""
     settings = settings_of(args)
     seen = run(args, _look) if has_ledger(settings) else _without_a_hub(settings)
-    snapshot, leases, foreign, problems = seen
+    snapshot, leases, foreign, cordons, problems = seen
     holder = {uuid: lease for lease in leases for uuid in lease.devices}
-    devices = [_row(device, holder.get(device.uuid)) for device in snapshot.devices]
+    aside = {c.device: f"set aside{f': {c.why}' if c.why else ''}" for c in cordons}
     problems += [f"{uuid} is in use outside this hub, by {who}" for uuid, who in foreign.items()]
+    there = {d.uuid for d in snapshot.devices}
+    problems += [
+        f"{uuid} is {why}, and not there" for uuid, why in aside.items() if uuid not in there
+    ]
+    kept = {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
+    kept |= {**foreign, **aside}
+    devices = [_row(d, holder.get(d.uuid), kept.get(d.uuid)) for d in snapshot.devices]
     lines = [
         (d.index, d.profile or "full", d.name, format_size(d.memory), gpueq_of_units(d.units),
-         d.architecture or "-", _state(d, holder.get(d.uuid), foreign.get(d.uuid)), d.uuid)
+         d.architecture or "-", _state(holder.get(d.uuid), kept.get(d.uuid)), d.uuid)
         for d in snapshot.devices
     ]  # fmt: skip
     answer(
@@ -52,7 +60,8 @@ def show(args: argparse.Namespace) -> int:
 def _without_a_hub(settings: Settings) -> Look:
     """The devices alone: an admin looks at the driver before the hub ever ran."""
     snapshot = asyncio.run(wiring.inventory(settings).snapshot())
-    return snapshot, (), {}, [*snapshot.problems, f"there is no ledger {settings.ledger_path} yet"]
+    problems = [*snapshot.problems, f"there is no ledger {settings.ledger_path} yet"]
+    return snapshot, (), {}, (), problems
 
 
 async def _look(hub: Opened) -> Look:
@@ -63,10 +72,10 @@ async def _look(hub: Opened) -> Look:
         foreign = dict(await hub.reconciler.foreign_devices(snapshot))
     except DS01Error as error:
         problems.append(f"Who uses GPUs outside this hub is not known. {error.message}")
-    return snapshot, hub.ledger.leases(), foreign, problems
+    return snapshot, hub.ledger.leases(), foreign, hub.ledger.cordons(), problems
 
 
-def _row(device: Device, lease: Lease | None) -> dict[str, Any]:
+def _row(device: Device, lease: Lease | None, kept: str | None) -> dict[str, Any]:
     return {
         "uuid": device.uuid,
         "kind": device.kind,
@@ -77,15 +86,15 @@ def _row(device: Device, lease: Lease | None) -> dict[str, Any]:
         "memory": device.memory,
         "healthy": device.healthy,
         "lease": lease.id if lease else None,
+        "unavailable": kept,
     }
 
 
-def _state(device: Device, lease: Lease | None, foreign: str | None) -> str:
-    if lease is not None:
-        return f"{lease.user}{'/' + lease.server if lease.server else ''} ({lease.state})"
-    if not device.healthy:
-        return f"unhealthy: {device.problem}"
-    return foreign or "free"
+def _state(lease: Lease | None, kept: str | None) -> str:
+    if lease is None:
+        return kept or "free"
+    who = f"{lease.user}{'/' + lease.server if lease.server else ''} ({lease.state})"
+    return f"{who}; {kept}" if kept else who
 
 
 def _source(snapshot: Snapshot) -> str:

@@ -1,21 +1,23 @@
-"""`ds01-spawner leases|stop|reconcile`: who runs what, ending it, and putting things right."""
+"""`ds01-spawner leases|stop|extend|reconcile`: who runs what, until when, and putting it right."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.cli.opened import Opened, run
-from ds01_spawner.cli.output import FINE, NO, add_json, answer, complain, table
+from ds01_spawner.cli.output import FINE, NO, UNUSABLE, add_json, answer, complain, table
 from ds01_spawner.core.units import gpueq_of_units
+from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease
 from ds01_spawner.services.reconcile import Action
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MOST_HOURS = 10_000.0
 STOPPED, CANCELLED, FAILED = "stopped", "start cancelled", "not stopped"
 
 
@@ -30,6 +32,13 @@ def add_parser(subparsers: Subparsers) -> None:
     one.add_argument("server", metavar="SERVER", nargs="?", default="", help="not the default one")
     add_json(one)
     one.set_defaults(handler=stop)
+
+    one = subparsers.add_parser("extend", help="let a user's server run longer")
+    one.add_argument("user", metavar="USER")
+    one.add_argument("hours", metavar="HOURS", type=float)
+    one.add_argument("server", metavar="SERVER", nargs="?", default="", help="not the default one")
+    add_json(one)
+    one.set_defaults(handler=extend)
 
     one = subparsers.add_parser("reconcile", help="make leases and containers agree, now")
     one.add_argument("--dry-run", action="store_true", help="only tell what would be done")
@@ -46,7 +55,7 @@ def show(args: argparse.Namespace) -> int:
     leases = run(args, look)
     rows = [
         (lease.user, lease.server or "-", lease.state, f"{gpueq_of_units(lease.units):g} GPU",
-         f"since {_minute(lease.since)}", f"until {_minute(lease.until)}",
+         f"since {_minute(lease.since)}", _ends(lease), _used(lease),
          (lease.container or "-")[:12], lease.id)
         for lease in leases
     ]  # fmt: skip
@@ -61,29 +70,66 @@ def show(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """Stop one server; the exit code is 1 when there is none, or it could not be stopped."""
 
-    async def end(hub: Opened) -> tuple[Lease | None, str, list[str]]:
-        own = [lease for lease in hub.ledger.leases() if lease.hub == hub.settings.hub_id]
-        own = [lease for lease in own if lease.user == args.user]
-        lease = next((lease for lease in own if lease.server == args.server), None)
+    async def end(hub: Opened) -> tuple[Lease | None, str]:
+        lease = _own(hub, args)
         if lease is None:
-            return None, "", [other.server for other in own]
+            return None, ""
         await hub.reconciler.end(lease, "an administrator stopped it")
         if lease.state == "reserved":
-            return lease, CANCELLED, []
+            return lease, CANCELLED
         left = hub.ledger.lease_of(lease.hub, lease.user, lease.server)
-        return lease, FAILED if left is not None and left.id == lease.id else STOPPED, []
+        return lease, FAILED if left is not None and left.id == lease.id else STOPPED
 
-    lease, result, others = run(args, end)
-    if lease is None:
-        names = ", ".join(f"'{name}'" if name else "the default one" for name in others)
-        complain(
-            f"{args.user} has no server {args.server!r} that runs."
-            + (f" Running: {names}." if names else "")
-        )
+    lease, result = run(args, end)
     changed = [] if lease is None else [{**_row(lease), "result": result}]
     lines = [] if lease is None else [f"{lease.user} {lease.server}: {result}"]
     answer(args, {"stopped": changed}, lines)
     return NO if lease is None or result == FAILED else FINE
+
+
+def extend(args: argparse.Namespace) -> int:
+    """Move the end of a server; the exit code is 1 when there is none, or it has no end."""
+    if not 0 < args.hours <= MOST_HOURS:
+        complain(
+            f"{args.hours:g} is no number of hours: give one from more than 0 to {MOST_HOURS:g}."
+        )
+        return UNUSABLE
+
+    async def move(hub: Opened) -> tuple[Lease | None, Lease | None]:
+        lease = _own(hub, args)
+        if lease is None or lease.end is None:
+            return lease, None
+        now, more = wiring.now(), timedelta(hours=args.hours)
+        ceiling = now + timedelta(hours=hub.settings.gpu_lease_ceiling_h)
+        if lease.devices and lease.idle_h is not None:
+            lease = hub.ledger.keep(lease.id, min(now + more, ceiling))
+        if lease.until is not None:
+            until = max(lease.until, now) + more
+            until = max(lease.until, min(until, ceiling)) if lease.devices else until
+            lease = hub.ledger.set_until(lease.id, until)
+        return lease, lease
+
+    lease, moved = run(args, move)
+    if lease is not None and moved is None:
+        complain(f"the server of {args.user} has no end that could be moved.")
+    rows = [] if moved is None else [_row(moved)]
+    lines = [] if moved is None else [f"{moved.user} {moved.server}: until {_minute(moved.until)}"]
+    answer(args, {"extended": rows}, lines)
+    return FINE if moved else NO
+
+
+def _own(hub: Opened, args: argparse.Namespace) -> Lease | None:
+    """The live lease of the server that was named; without one, says what the user has."""
+    own = [lease for lease in hub.ledger.leases() if lease.hub == hub.settings.hub_id]
+    own = [lease for lease in own if lease.user == args.user]
+    lease = next((lease for lease in own if lease.server == args.server), None)
+    if lease is None:
+        names = ", ".join(f"'{x.server}'" if x.server else "the default one" for x in own)
+        complain(
+            f"{args.user} has no server {args.server!r} that runs."
+            + (f" Running: {names}." if names else "")
+        )
+    return lease
 
 
 def reconcile(args: argparse.Namespace) -> int:
@@ -118,8 +164,25 @@ def _row(lease: Lease) -> dict[str, Any]:
         "units": lease.units,
         "since": lease.since.isoformat(),
         "until": lease.until.isoformat() if lease.until else None,
+        "ends": lease.end.at.isoformat() if lease.end else None,
+        "used_gpu_hours": lease.used_h,
         "container": lease.container,
     }
+
+
+def _ends(lease: Lease) -> str:
+    end = lease.end
+    idle = " if it stays idle" if end is not None and end.kind == "idle" else ""
+    return f"until {_minute(end.at if end else None)}{idle}"
+
+
+def _used(lease: Lease) -> str:
+    """GPU-hours computed of those leased."""
+    if not lease.devices:
+        return "-"
+    leased = gpueq_of_units(lease.units) * ((wiring.now() - lease.since) / timedelta(hours=1))
+    used = "?" if lease.used_h is None else f"{lease.used_h:.1f}"
+    return f"used {used} of {leased:.1f} GPU-h"
 
 
 def _minute(time: datetime | None) -> str:

@@ -87,6 +87,7 @@ class ContainerPlan:
     units: str = "0"  # share of GPU, 2520 is one
     simulated: bool = False
     hours: str = ""  # how long the server may run; empty: no limit
+    idle_hours: str = ""  # how long its devices may go unused; empty: no limit
     cgroup_parent: str = ""
     extra_labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -200,6 +201,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.lease_generation": plan.generation,
         "ds01.units": plan.units,
         "ds01.hours": plan.hours,
+        "ds01.idle_hours": plan.idle_hours,
         "ds01.recipe": plan.recipe,
         "ds01.simulated": "true" if plan.simulated else "false",
     }

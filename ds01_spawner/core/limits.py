@@ -36,7 +36,7 @@ class Limits:
     storage_tmp: int | None = None  # /tmp of the container
     max_containers_per_user: int | None = 3
     max_runtime_h: float | None = None
-    idle_timeout_h: float | None = None
+    idle_timeout_h: float | None = None  # of servers with a GPU
     gpu_hold_after_stop_h: float | None = None
 
     @property

@@ -29,10 +29,8 @@ OLD_DURATIONS = {  # texts with their unit, such as "24h"
     "gpu_hold_after_stop": "gpu_hold_after_stop_h",
     "container_hold_after_stop": "container_hold_after_stop_h",
 }
-NOT_ENFORCED = frozenset(
-    {"idle_timeout_h", "gpu_hold_after_stop_h", "container_hold_after_stop_h", "priority"}
-)
-SHOWN_LIMITS = frozenset({"idle_timeout_h", "gpu_hold_after_stop_h"})  # of these, in `explain`
+NOT_ENFORCED = frozenset({"gpu_hold_after_stop_h", "container_hold_after_stop_h", "priority"})
+SHOWN_LIMITS = frozenset({"gpu_hold_after_stop_h"})  # of these, in `explain`
 AGGREGATE = frozenset({"cpu_quota", "memory_max", "memory_high", "tasks_max", "gpu_limit"})
 REMARK = "reason"  # why a user has an override; said to nobody
 ELSEWHERE_LIMITS = frozenset(

@@ -7,13 +7,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.options import from_form, parse
-from ds01_spawner.errors import DS01Error, OptionsRefused
+from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
 from ds01_spawner.hub import form
 from ds01_spawner.hub.refusals import to_http_error
 from ds01_spawner.services.engine import EngineRefused
+from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.metrics import REFUSALS
 
 if TYPE_CHECKING:
+    from ds01_spawner.hub.runtime import Runtime
     from ds01_spawner.hub.spawner import DS01Spawner
 
 
@@ -31,6 +33,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     leases = await runtime.leases()
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
     taken = {uuid for lease in leases for uuid in lease.devices}
+    taken |= {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
     # The page of a refused post shows what was posted; that of a GET the link's or saved choice.
@@ -46,8 +49,13 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         own_servers=len(own),
         chosen=posted or spawner.user_options,
         problems=problems,
-        notices=runtime.notices(),
+        notices=await _notices(runtime),
     )
+
+
+async def _notices(runtime: Runtime) -> tuple[str, ...]:
+    drained = await runtime.in_ledger(Ledger.drained)
+    return (*runtime.notices(), *(() if drained is None else (str(Draining(drained)),)))
 
 
 def _linked(handler: Any) -> dict[str, Any] | None:

@@ -139,6 +139,7 @@ class Grant:
     slots: tuple[str, ...]  # the numbers that DS01's tools show for them
     units: str
     hours: str
+    idle_hours: str
 
     @classmethod
     def of(cls, lease: Lease, devices: tuple[Device, ...]) -> Grant:
@@ -150,8 +151,13 @@ class Grant:
             devices=tuple(device.uuid for device in devices),
             slots=tuple(str(device.index) for device in devices),
             units=str(lease.units),
-            hours="" if lease.hours is None else f"{lease.hours:g}",
+            hours=_hours(lease.hours),
+            idle_hours=_hours(lease.idle_h),
         )
+
+
+def _hours(hours: float | None) -> str:
+    return "" if hours is None else f"{hours:g}"
 
 
 def container_plan(
@@ -192,6 +198,7 @@ def container_plan(
         units=grant.units,
         simulated=settings.simulated,
         hours=grant.hours,
+        idle_hours=grant.idle_hours,
     )
 
 

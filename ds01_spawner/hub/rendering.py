@@ -76,7 +76,7 @@ def _spawner(config: Config, user: str) -> DS01Spawner:
 def _grant(gpus: int) -> planning.Grant:
     devices = (DEVICE,) * gpus
     units = DEVICE if gpus else "0"
-    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, hours=LEASE)
+    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, LEASE, LEASE)
 
 
 def _without_the_hubs(environment: Mapping[str, str]) -> dict[str, str]:

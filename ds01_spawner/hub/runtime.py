@@ -22,6 +22,7 @@ from ds01_spawner.core.limits import Effective, HostCapacity, effective
 from ds01_spawner.core.options import Offer
 from ds01_spawner.errors import DS01Error, EngineUnavailable, FieldProblem
 from ds01_spawner.hub.offers import Ceilings, offer_of
+from ds01_spawner.hub.watch import Watch
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
@@ -76,6 +77,7 @@ class Runtime:
         )
         self.start_slots = asyncio.Semaphore(settings.start_concurrency or os.cpu_count() or 1)
         self.servers: dict[tuple[str, str], DS01Spawner] = {}  # those that the hub has running
+        self.watch = Watch(self)
         self.rejected: dict[str, tuple[dict[str, Any], tuple[FieldProblem, ...]]] = {}
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -166,7 +168,7 @@ class Runtime:
                 timer.cancel()
             self._nudge.clear()
             try:
-                await self.reconciler.run()
+                await self.watch.look()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))

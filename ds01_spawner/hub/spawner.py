@@ -16,6 +16,7 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, RenameRefused
 from ds01_spawner.hub import pages, planning
+from ds01_spawner.hub.endings import Ending, ending_of
 from ds01_spawner.hub.inherited import check_inherited
 from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.hub.phases import Start
@@ -23,6 +24,7 @@ from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import ProgressLog
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.hub.runtime import Runtime
+from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import EngineNotFound, EngineRefused
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.metrics import REFUSALS, STARTS, UNKNOWN_POLLS
@@ -105,6 +107,12 @@ class DS01Spawner(Settings, DockerSpawner):
     @property
     def _key(self) -> tuple[str, str]:
         return (self.user.name, self.name)
+
+    @property
+    def ending(self) -> Ending | None:
+        """What the hub's pages tell of its end; None while that is far."""
+        lease = self.runtime.watch.lease_of(*self._key) if self.object_id else None
+        return ending_of(lease, wiring.now(), self.runtime.settings) if lease else None
 
     # --- the way of one start -------------------------------------------------------------------
 

@@ -7,65 +7,34 @@ file (hub, command line); a second hub on the same file counts its own users apa
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.lifetime import End, Use, after_hours
 from ds01_spawner.core.placement import Placed, place
 from ds01_spawner.errors import (
     DeviceHeld,
+    Draining,
     LeaseLost,
     LedgerUnusable,
     SurvivingLease,
     TooManyServers,
 )
 from ds01_spawner.services import ledger_rows as rows
+from ds01_spawner.services.ledger_file import READ
+from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, State
-from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger
 
 __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 
-GPU_CEILING_H = 72.0
-BUSY_TIMEOUT_S = 5.0
 INCARNATIONS = 100
-READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"  # a reader waits for no writer
+JUST_RELEASED = "given back a moment ago"
 
 
-class Ledger:
-    """The ledger of one file. Any thread may call; each call is one transaction.
-
-    Every call raises LedgerBusy when the file stays locked or cannot be written, LedgerUnusable
-    when it was moved away or is damaged.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        simulated: bool,
-        now: Callable[[], datetime],
-        new_id: Callable[[], str],
-        gpu_ceiling_h: float = GPU_CEILING_H,
-        busy_timeout_s: float = BUSY_TIMEOUT_S,
-    ) -> None:
-        self._path = path
-        self._simulated = simulated
-        self._now = now
-        self._new_id = new_id
-        self._ceiling_h = gpu_ceiling_h
-        self._lock = threading.Lock()
-        self._db = open_ledger(path, simulated=simulated, now=now(), busy_timeout_s=busy_timeout_s)
-        self._db.row_factory = sqlite3.Row
-        self._file = identity(path)
-
-    def close(self) -> None:
-        """Close the file; the ledger cannot be used after."""
-        with self._lock:
-            self._db.close()
+class Ledger(Marks):
+    """The leases of one file."""
 
     # --- incarnations ------------------------------------------------------------------------
 
@@ -126,6 +95,7 @@ class Ledger:
                 changed=now,
                 container_name=container_name,
                 hours=self._hours(request, placed),
+                idle_h=request.limits.idle_timeout_h if placed.devices else None,
             )
             rows.insert(db, lease, request)
             return lease
@@ -140,7 +110,7 @@ class Ledger:
         with self._transaction() as db:
             lease = rows.read_reserved(db, lease_id, generation)
             since = self._now()
-            until = rows.until_of(since, lease.hours)
+            until = after_hours(since, lease.hours)
             bound = replace(
                 lease, state="bound", container=container, since=since, until=until, changed=since
             )
@@ -177,7 +147,7 @@ class Ledger:
             now = self._now()
             until = lease.until
             if until is None and lease.devices:
-                until = rows.until_of(now, self._ceiling_h)
+                until = after_hours(now, self._ceiling_h)
             adopted = replace(lease, incarnation=rows.incarnation(db), until=until, changed=now)
             rows.insert(db, adopted, None)
             db.execute(
@@ -186,20 +156,33 @@ class Ledger:
             )
             return adopted
 
-    def set_until(self, lease_id: str, until: datetime) -> None:
-        """Move the end of a lease; its user is told anew. LeaseLost where it is gone."""
-        with self._transaction() as db:
-            changed = db.execute(
-                "UPDATE lease SET until = ?, warned = 0 WHERE id = ?",
-                (rows.text_of(until), lease_id),
-            )
-            if not changed.rowcount:
-                raise LeaseLost(f"lease {lease_id} is not live")
+    def set_until(self, lease_id: str, until: datetime) -> Lease:
+        """Move the end of a lease. LeaseLost where it is gone."""
+        return self._change(lease_id, until=until)
 
-    def mark_warned(self, lease_id: str) -> None:
-        """Remember that the user was told of the end."""
+    def keep(self, lease_id: str, until: datetime) -> Lease:
+        """Count it as used until then, whatever its devices do. LeaseLost where it is gone."""
+        return self._change(lease_id, keep_until=until)
+
+    def note_use(self, uses: Mapping[str, Use]) -> None:
+        """Write down how leases are used, by their ids; of those that are gone nothing."""
         with self._transaction() as db:
-            db.execute("UPDATE lease SET warned = 1 WHERE id = ?", (lease_id,))
+            for lease_id, use in uses.items():
+                lease = rows.read_one(db, lease_id)
+                if lease is not None:
+                    rows.update(db, replace(
+                        lease, busy=use.busy, heard=use.heard, looked=use.looked, used_h=use.hours
+                    ))  # fmt: skip
+
+    def mark_warned(self, lease_id: str, end: End) -> None:
+        """Remember that the user was told of this end; of a later one they are told anew.
+
+        It does not end earlier, idle or not.
+        """
+        with self._transaction() as db:
+            lease = rows.read_one(db, lease_id)
+            if lease is not None:
+                rows.update(db, replace(lease, warned=end.at, keep_until=end.at))
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -220,41 +203,16 @@ class Ledger:
             query = "SELECT 1 FROM history WHERE lease = ?"
             return frozenset(id for id in lease_ids if db.execute(query, (id,)).fetchone())
 
-    # --- images ------------------------------------------------------------------------------
-
-    def image_of(self, recipe: str) -> str | None:
-        """The id of the image that was built of a recipe; it may be gone from the engine."""
-        with self._transaction(READ) as db:
-            found = db.execute("SELECT id FROM image WHERE recipe = ?", (recipe,)).fetchone()
-            return str(found[0]) if found else None
-
-    def set_image(self, recipe: str, image: str) -> None:
-        """Remember the image that was built of a recipe, in place of an earlier one."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO image VALUES (?, ?)", (recipe, image))
-
     # --- inside ------------------------------------------------------------------------------
 
-    @contextmanager
-    def _transaction(self, begin: str = WRITE) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if identity(self._path) != self._file:
-                # Writing on into a deleted file would grant what the next opener grants again.
-                raise LedgerUnusable(
-                    self._path, "it was moved or deleted while in use", "Restart the hub."
-                )
-            try:
-                self._db.execute(begin)
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                finally:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-            except sqlite3.ProgrammingError:
-                raise
-            except sqlite3.Error as error:
-                raise in_words(error, self._path) from error
+    def _change(self, lease_id: str, **values: datetime) -> Lease:
+        with self._transaction() as db:
+            lease = rows.read_one(db, lease_id)
+            if lease is None:
+                raise LeaseLost(f"lease {lease_id} is not live")
+            changed = replace(lease, **values)  # type: ignore[arg-type]
+            rows.update(db, changed)
+            return changed
 
     def _choose(
         self,
@@ -268,17 +226,31 @@ class Ledger:
             raise LedgerUnusable(
                 self._path, "it was asked for devices of the other kind", "Restart the hub."
             )
+        why = drained(db)
+        if why is not None:
+            raise Draining(why)
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held = dict(db.execute("SELECT device, lease FROM lease_device").fetchall())
+        taken = {**foreign, **_just_released(db, snapshot), **cordoned(db), **held}
         units = sum(lease.units for lease in own)
-        return place(snapshot, {**foreign, **held}, request.wanted, request.limits, units)
+        return place(snapshot, taken, request.wanted, request.limits, units)
 
     def _hours(self, request: LeaseRequest, placed: Placed) -> float | None:
         policy = request.limits.max_runtime_h
         if policy is None and placed.devices:
             policy = self._ceiling_h
         return min((h for h in (policy, request.hours) if h is not None), default=None)
+
+
+def _just_released(db: sqlite3.Connection, snapshot: Snapshot) -> Mapping[str, str]:
+    """Devices that came back after the host was looked at: whether they are clean is not known."""
+    if snapshot.taken is None:
+        return {}
+    query = "SELECT devices FROM history WHERE released >= ?"
+    since = (rows.text_of(snapshot.taken),)
+    found = (uuid for (devices,) in db.execute(query, since) for uuid in devices.split(","))
+    return dict.fromkeys(found, JUST_RELEASED)
 
 
 def _check_servers(own: tuple[Lease, ...], request: LeaseRequest) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
+from ds01_spawner.core.lifetime import End, Use, end_of
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.errors import LeaseLost
 
 State = Literal["reserved", "bound", "releasing"]
 HISTORY = 10_000  # released leases that are remembered
-_LONGEST_H = 876_000.0  # a century
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Lease:
     """The right of one server to run, from reservation to its container's removal.
 
     `since` is when it was reserved and, once bound, when the server started; `until` is set then,
-    `hours` later. None for both: no end.
+    `hours` later. None for both: no end. With devices it also ends when it is idle for `idle_h`
+    hours, but not before `keep_until`. `busy`, `heard`, `looked` and `used_h` are a `Use`.
     """
 
     id: str
@@ -54,34 +55,61 @@ class Lease:
     container: str | None = None
     container_name: str = ""
     hours: float | None = None
-    warned: bool = False  # whether its user was told of the end
+    idle_h: float | None = None
+    keep_until: datetime | None = None
+    busy: datetime | None = None
+    heard: datetime | None = None
+    looked: datetime | None = None
+    used_h: float | None = None
+    warned: datetime | None = None  # the end that its user was told of
     changed: datetime | None = None  # when it came into its state
+    seat: int = 0
+    seats: int = 1  # of its device, when that is shared
     host: str = "local"
 
+    @property
+    def use(self) -> Use:
+        """How it is used, as far as anybody looked."""
+        since = self.since
+        return Use(self.busy or since, self.heard or since, self.looked or since, self.used_h)
 
+    @property
+    def end(self) -> End | None:
+        """When it ends as things are."""
+        idle_h = self.idle_h if self.devices else None
+        return end_of(self.until, idle_h, self.use, self.keep_until)
+
+
+_TIMES = ("since", "until", "keep_until", "busy", "heard", "looked", "warned", "changed")
+_OF_DEVICES = ("devices", "seat", "seats")
+_COLUMNS = tuple(name for name in Lease.__slots__ if name not in _OF_DEVICES)
 _SELECT = """
 SELECT lease.*, (
     SELECT group_concat(device) FROM (
         SELECT device FROM lease_device WHERE lease = lease.id ORDER BY position
     )
-) AS devices FROM lease
+) AS devices, (SELECT max(seat) FROM lease_device WHERE lease = lease.id) AS seat,
+(SELECT max(seats) FROM lease_device WHERE lease = lease.id) AS seats FROM lease
 """
-_INSERT = """
-INSERT INTO lease VALUES (
-    :id, :generation, :hub, :user, :server, :state, :units, :since, :until, :hours, :warned,
-    :changed, :incarnation, :container, :container_name, :request, :host
+_INSERT = (
+    f"INSERT INTO lease ({', '.join(_COLUMNS)}, request) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)}, :request)"
 )
-"""
+
+
+_CHANGING = (
+    "state", "container", "since", "until", "keep_until", "busy", "heard", "looked", "used_h",
+    "warned", "changed",
+)  # fmt: skip
+_UPDATE = (
+    f"UPDATE lease SET {', '.join(f'{name} = :{name}' for name in _CHANGING)} "  # noqa: S608
+    "WHERE id = :id"
+)
 
 
 def text_of(time: datetime) -> str:
     """A time as the ledger keeps it."""
     return time.isoformat(timespec="microseconds")
-
-
-def until_of(since: datetime, hours: float | None) -> datetime | None:
-    """When a lease of so many hours ends."""
-    return None if hours is None else since + timedelta(hours=min(hours, _LONGEST_H))
 
 
 def read(db: sqlite3.Connection, where: str, *values: str) -> tuple[Lease, ...]:
@@ -107,21 +135,28 @@ def _lease(row: sqlite3.Row) -> Lease:
     values: dict[str, Any] = dict(row)
     del values["request"]
     values["devices"] = tuple(row["devices"].split(",")) if row["devices"] else ()
-    for name in ("since", "until", "changed"):
+    values["seat"], values["seats"] = row["seat"] or 0, row["seats"] or 1
+    for name in _TIMES:
         values[name] = datetime.fromisoformat(row[name]) if row[name] else None
-    values["warned"] = bool(row["warned"])
     return Lease(**values)
 
 
-def insert(db: sqlite3.Connection, lease: Lease, request: LeaseRequest | None) -> None:
-    """Add a live lease with its devices. The database refuses a device that is held."""
-    values = {name: getattr(lease, name) for name in Lease.__slots__ if name != "devices"}
-    for name in ("since", "until", "changed"):
+def _values(lease: Lease) -> dict[str, Any]:
+    values = {name: getattr(lease, name) for name in _COLUMNS}
+    for name in _TIMES:
         values[name] = values[name] and text_of(values[name])
-    db.execute(_INSERT, {**values, "request": _request_text(request)})
+    return values
+
+
+def insert(db: sqlite3.Connection, lease: Lease, request: LeaseRequest | None) -> None:
+    """Add a live lease with its devices. The database refuses a seat that is held."""
+    db.execute(_INSERT, {**_values(lease), "request": _request_text(request)})
     db.executemany(
-        "INSERT INTO lease_device VALUES (?, ?, ?, ?)",
-        [(uuid, lease.id, position, lease.host) for position, uuid in enumerate(lease.devices)],
+        "INSERT INTO lease_device VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (uuid, lease.seat, lease.seats, lease.id, position, lease.host)
+            for position, uuid in enumerate(lease.devices)
+        ],
     )
 
 
@@ -141,14 +176,7 @@ def _request_text(request: LeaseRequest | None) -> str:
 
 def update(db: sqlite3.Connection, lease: Lease) -> None:
     """Write what changes in the life of a lease."""
-    db.execute(
-        "UPDATE lease SET state = ?, container = ?, since = ?, until = ?, changed = ? WHERE id = ?",
-        (
-            lease.state, lease.container, text_of(lease.since),
-            lease.until and text_of(lease.until), lease.changed and text_of(lease.changed),
-            lease.id,
-        ),
-    )  # fmt: skip
+    db.execute(_UPDATE, _values(lease))
 
 
 def conflict(db: sqlite3.Connection, lease: Lease) -> str | None:
@@ -157,8 +185,9 @@ def conflict(db: sqlite3.Connection, lease: Lease) -> str | None:
         "SELECT id FROM lease WHERE generation = ? OR (hub = ? AND user = ? AND server = ?)",
         (lease.generation, lease.hub, lease.user, lease.server),
     ).fetchone()
-    query = "SELECT lease FROM lease_device WHERE device = ?"
-    found = [row, *(db.execute(query, (uuid,)).fetchone() for uuid in lease.devices)]
+    query = "SELECT lease FROM lease_device WHERE device = ? AND (seat = ? OR seats != ?)"
+    seats = ((uuid, lease.seat, lease.seats) for uuid in lease.devices)
+    found = [row, *(db.execute(query, seat).fetchone() for seat in seats)]
     return next((str(holder[0]) for holder in found if holder), None)
 
 
@@ -167,11 +196,11 @@ def delete(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
     db.execute("DELETE FROM lease WHERE id = ?", (lease.id,))
     db.execute(
         "INSERT INTO history (lease, generation, hub, user, server, devices, units, since, until, "
-        "released) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "released, used_h) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             lease.id, lease.generation, lease.hub, lease.user, lease.server,
             ",".join(lease.devices), lease.units, text_of(lease.since),
-            lease.until and text_of(lease.until), text_of(now),
+            lease.until and text_of(lease.until), text_of(now), lease.used_h,
         ),
     )  # fmt: skip
     db.execute(

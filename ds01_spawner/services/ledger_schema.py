@@ -1,7 +1,8 @@
 """The ledger's file: its tables, and opening it so that whatever is wrong is said in words.
 
-The invariants are in the tables: a device is the primary key of its grant, so that the database
-itself refuses to give it out twice; rows of a lease are deleted when it is released.
+The invariants are in the tables: a seat of a device is the primary key of its grant, so that the
+database itself refuses to give it out twice (a device that is not shared has one seat); rows of a
+lease are deleted when it is released.
 """
 
 from __future__ import annotations
@@ -17,14 +18,10 @@ from pathlib import Path
 from ds01_spawner.errors import LedgerBusy, LedgerUnusable
 
 APPLICATION_ID = 0x44533031  # "DS01"
-VERSION = 1
+VERSION = 2
 _WAL_RETRY_S = 0.02
 
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE incarnation (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, started TEXT NOT NULL
-);
+_LEASES = """
 CREATE TABLE lease (
     id TEXT PRIMARY KEY,
     generation INTEGER NOT NULL UNIQUE,
@@ -36,7 +33,13 @@ CREATE TABLE lease (
     since TEXT NOT NULL,
     until TEXT,
     hours REAL,
-    warned INTEGER NOT NULL,
+    idle_h REAL,
+    keep_until TEXT,
+    busy TEXT,
+    heard TEXT,
+    looked TEXT,
+    used_h REAL,
+    warned TEXT,
     changed TEXT,
     incarnation TEXT NOT NULL,
     container TEXT,
@@ -46,12 +49,25 @@ CREATE TABLE lease (
     UNIQUE (hub, user, server)
 );
 CREATE TABLE lease_device (
-    device TEXT PRIMARY KEY,
+    device TEXT NOT NULL,
+    seat INTEGER NOT NULL,
+    seats INTEGER NOT NULL,
     lease TEXT NOT NULL REFERENCES lease (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
-    host TEXT NOT NULL
+    host TEXT NOT NULL,
+    PRIMARY KEY (device, seat),
+    CHECK (seat >= 0 AND seat < seats)
 );
+CREATE TRIGGER one_way_of_sharing BEFORE INSERT ON lease_device
+WHEN EXISTS (SELECT 1 FROM lease_device WHERE device = NEW.device AND seats != NEW.seats)
+BEGIN SELECT RAISE(ABORT, 'a device is shared in one way'); END;
 CREATE INDEX lease_device_of_lease ON lease_device (lease);
+"""
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE incarnation (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, started TEXT NOT NULL
+);
 CREATE TABLE history (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     lease TEXT NOT NULL,
@@ -68,6 +84,27 @@ CREATE TABLE history (
 CREATE INDEX history_of_lease ON history (lease);
 CREATE TABLE image (recipe TEXT PRIMARY KEY, id TEXT NOT NULL);
 """
+_MARKS = """
+CREATE TABLE cordon (device TEXT PRIMARY KEY, since TEXT NOT NULL, why TEXT NOT NULL);
+ALTER TABLE history ADD COLUMN used_h REAL;
+CREATE INDEX history_by_release ON history (released);
+"""
+_LEASES_ASIDE = """
+ALTER TABLE lease RENAME TO lease_1;
+ALTER TABLE lease_device RENAME TO device_1;
+DROP INDEX lease_device_of_lease;
+"""
+_LEASES_BACK = """
+INSERT INTO lease SELECT id, generation, hub, user, server, state, units, since, until, hours,
+    NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed, incarnation,
+    container, container_name, request, host FROM lease_1;
+INSERT INTO lease_device SELECT device, 0, 1, lease, position, host FROM device_1;
+DROP TABLE device_1;
+DROP TABLE lease_1;
+"""
+_UPGRADES = {  # what makes version N of version N - 1
+    2: (_LEASES_ASIDE, _LEASES, _LEASES_BACK, _MARKS),
+}
 
 # Closing any descriptor of a file drops the process's locks on it (POSIX), SQLite's too; so the
 # file is touched outside SQLite only when it is made, one opener at a time.
@@ -144,8 +181,12 @@ def _set_up(
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _is_new(connection, path):
+        version = _version(connection, path)
+        if version is None:
             _create(connection, simulated, now)
+        for newer in range(version or VERSION, VERSION):
+            _run(connection, "".join(_UPGRADES[newer + 1]))
+        connection.execute(f"PRAGMA user_version={VERSION}")
         _check_kind(connection, path, simulated)
     except BaseException:
         connection.execute("ROLLBACK")
@@ -172,12 +213,13 @@ def _use_wal(connection: sqlite3.Connection, path: Path, busy_s: float) -> None:
         )
 
 
-def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+def _version(connection: sqlite3.Connection, path: Path) -> int | None:
+    """The version of the tables; None where there are none yet."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if not tables and version == 0:
-        return True
+        return None
     if application != APPLICATION_ID:
         raise LedgerUnusable(path, "it is another program's database", "Set another data_dir.")
     if version > VERSION:
@@ -186,18 +228,25 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
             f"a newer ds01_spawner made it (version {version}, this one knows {VERSION})",
             "Install the newer ds01_spawner again.",
         )
-    return False
+    return int(version)
 
 
 def _create(connection: sqlite3.Connection, simulated: bool, now: datetime) -> None:
-    for statement in _TABLES.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
+    _run(connection, _LEASES + _TABLES + _MARKS)
     # Counting from the clock keeps numbers of a lost ledger, still on containers, below ours.
     meta = {"simulated": str(int(simulated)), "generation": str(int(now.timestamp()))}
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Run the statements in the transaction that is open, which `executescript` would end."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
 
 
 def _check_kind(connection: sqlite3.Connection, path: Path, simulated: bool) -> None:

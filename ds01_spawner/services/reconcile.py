@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.services.ledger_rows import Lease, until_of
+from ds01_spawner.core.lifetime import End, after_hours, notice
+from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
@@ -40,6 +41,7 @@ class Action:
     why: str = field(compare=False)
     lease: Lease | None = field(default=None, compare=False)
     container: str = field(default="", compare=False)  # the engine's id
+    end: End | None = field(default=None, compare=False)  # that its user is warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +117,39 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    until, now = lease.until, situation.now
+    end, now = lease.end, situation.now
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
         yield from ending(lease, container, "its container has ended")
     elif _unknown(lease, situation):
         yield from ending(lease, container, "the hub died before it recorded this server")
-    elif until is not None and now >= until:
-        yield from ending(lease, container, f"its time ended at {until:%Y-%m-%d %H:%M} UTC")
-    elif until is not None and now >= until - situation.rules.warn_before and not lease.warned:
-        why = f"its time ends at {until:%Y-%m-%d %H:%M} UTC"
-        yield Action("warn", lease.id, why, lease, container.id)
+    elif lease.until is not None and now >= lease.until:
+        why = f"its time ended at {lease.until:%Y-%m-%d %H:%M} UTC"
+        yield from ending(lease, container, why)
+    elif end is not None and now >= end.at and lease.warned == end.at:
+        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h")
+    elif end is not None and lease.warned != end.at:
+        yield from _warning(lease, end, situation)
+
+
+def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
+    """Tell of an end that is near. Who is told late of an idle server has the time all the same."""
+    before = notice(end, lease.idle_h, situation.rules.warn_before)
+    if situation.now < end.at - before:
+        return
+    if end.kind == "idle":
+        end = replace(end, at=max(end.at, situation.now + before))
+        if lease.until is not None and lease.until <= end.at:
+            end = End(lease.until, "time")
+    yield Action("warn", lease.id, _why_soon(end), lease, end=end)
+
+
+def _why_soon(end: End) -> str:
+    when = f"{end.at:%Y-%m-%d %H:%M} UTC"
+    if end.kind == "time":
+        return f"its time ends at {when}"
+    return f"nothing uses its GPU, and for that it ends at {when}"
 
 
 def _unknown(lease: Lease, situation: Situation) -> bool:
@@ -195,23 +218,29 @@ def _why_taken(container: Seen, live: Iterable[Lease], hub: str) -> str:
 
 def _legible(container: Seen) -> bool:
     labels = container.labels
-    units, hours = number(labels.get("ds01.units", "")), labels.get("ds01.hours", "")
-    known = container.generation is not None and units is not None
-    return bool(known and labels.get("ds01.user") and (not hours or _HOURS.fullmatch(hours)))
+    hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
+    known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
+    told = all(not text or _HOURS.fullmatch(text) for text in hours)
+    return bool(known and told and labels.get("ds01.user"))
 
 
 def _server(container: Seen) -> tuple[str, str]:
     return container.labels.get("ds01.user", ""), container.labels.get("ds01.server", "")
 
 
+def _hours(labels: Mapping[str, str], name: str) -> float | None:
+    return float(labels[name]) if labels.get(name) else None
+
+
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """The lease that a running container was made for, from its labels.
 
-    Its end counts from the container's making, but is not near: its user is warned in time.
+    Its end counts from the container's making, but is not near: its user is warned in time. How it
+    was used is lost, so it counts as used now.
     """
     labels, (user, server) = container.labels, _server(container)
-    hours = float(labels["ds01.hours"]) if labels.get("ds01.hours") else None
-    until = until_of(container.created, hours)
+    hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
+    until = after_hours(container.created, hours)
     return Lease(
         id=container.lease,
         generation=container.generation or 0,
@@ -227,4 +256,8 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         container=container.id,
         container_name=container.name,
         hours=hours,
+        idle_h=idle_h,
+        busy=situation.now,
+        heard=situation.now,
+        looked=situation.now,
     )

@@ -199,8 +199,8 @@ class Reconciler:
             return await self._is_gone(lease) and await self._in_ledger(Ledger.release, lease.id)
         elif action.action == "adopt":
             await self._in_ledger(Ledger.adopt, lease)
-        else:
-            await self._in_ledger(Ledger.mark_warned, lease.id)
+        elif action.end is not None:
+            await self._in_ledger(Ledger.mark_warned, lease.id, action.end)
         return True
 
     async def _stop(self, action: Action) -> None:

@@ -176,6 +176,12 @@ class Settings(LoggingConfigurable):
     warn_before_minutes = Integer(
         15, config=True, help="How long before its end a server's user is warned, in minutes."
     )
+    keep_alive_h = Float(
+        2.0, min=0, config=True, help="How long the button keeps a server with an idle GPU, in h."
+    )
+    keep_alive_ceiling_h = Float(
+        24.0, min=0, config=True, help="And how long at most since its GPU was used, in h."
+    )
     reconcile_interval = Float(30.0, config=True, help="Seconds between two reconciliations.")
     demo_notice = Unicode(
         "", config=True, help="A sentence shown on the form: what here is a stand-in."

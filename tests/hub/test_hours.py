@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from ds01_spawner.services import wiring
 from tests.hub.world import World
 
 POLICY = """\
 defaults: {max_containers_per_user: 3, max_runtime_h: 6, max_gpu_equivalents: 2}
 groups:
   endless: {max_runtime_h: null, members: [marathon]}
+  idlers: {idle_timeout_h: 1, members: [idler, worker, keeper]}
 """
 GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full"}
 
@@ -77,3 +79,74 @@ async def test_the_clock_starts_when_the_server_does(world: World, user: str) ->
     await later(world, minutes=30)
     assert await world.spawner(user).poll() is None
     await world.stop(user)
+
+
+async def watched(world: World, minutes: int) -> None:
+    """The hub looks every few minutes."""
+    for _ in range(0, minutes, 4):
+        world.passed += timedelta(minutes=4)
+        await world.runtime.watch.look()
+
+
+async def test_an_idle_gpu_is_given_back_and_that_is_told_before(world: World) -> None:
+    await world.api("POST", "users/idler")
+    await world.start("idler", GPU, "gpu")
+    await world.start("idler", {"user_options": {}}, "cpu")
+    began = world.told("idler")
+    await watched(world, 44)
+    assert world.told("idler") == began
+    await watched(world, 4)
+    assert world.told("idler")[len(began) :] == ["maintenance.runtime_warning"]
+    await watched(world, 16)
+    await world.settled("idler", "gpu")
+    assert [c["Config"]["Labels"]["ds01.server"] for c in world.containers("idler")] == ["cpu"]
+    assert [lease.server for lease in await world.leases("idler")] == ["cpu"]
+    await world.stop("idler", "cpu")
+
+
+async def test_the_pages_tell_of_the_end_and_an_idle_gpu_can_be_kept(world: World) -> None:
+    await world.api("POST", "users/keeper")
+    browser = await world.browser("keeper")
+    await world.start("keeper", GPU)
+    assert "nothing uses" not in (await browser.get("home")).body.decode()
+    await watched(world, 48)
+    page = (await browser.get("home")).body.decode()
+    assert "Your server has a GPU that nothing uses. It is stopped in 12 minutes" in page
+    assert "Keep it for 2 h" in page
+    answer = await browser.post("ds01/keep", {"server": ""})
+    assert answer.code == 302
+    assert "nothing uses" not in (await browser.get("home")).body.decode()
+    await watched(world, 60)
+    assert len(world.containers("keeper")) == 1
+    await watched(world, 52)
+    assert "It is stopped in 8 minutes" in (await browser.get("home")).body.decode()
+    # Kept again and again, it is over a day after its GPU was used.
+    for _ in range(24):
+        await browser.post("ds01/keep", {"server": ""})
+        await watched(world, 60)
+    assert world.containers("keeper") == []
+    refused = await browser.post("ds01/keep", {"server": ""})
+    assert refused.code == 409
+    assert "cannot be kept longer" in refused.body.decode()
+
+
+async def test_the_pages_tell_of_the_time(world: World, user: str) -> None:
+    browser = await world.browser(user)
+    await world.start(user, {"hours": 1}, "thesis")
+    await watched(world, 48)
+    page = (await browser.get("home")).body.decode()
+    assert "The time of your server thesis is over in 12 minutes" in page
+    assert "Keep it" not in page
+    refused = await browser.post("ds01/keep", {"server": "thesis"})
+    assert refused.code == 409
+    await world.stop(user, "thesis")
+
+
+async def test_a_gpu_in_use_is_not_idle(world: World) -> None:
+    await world.api("POST", "users/worker")
+    await world.start("worker", GPU)
+    for _ in range(20):
+        await watched(world, 8)
+        world.spawner("worker").orm_spawner.last_activity = wiring.now().replace(tzinfo=None)
+    assert len(world.containers("worker")) == 1
+    await world.stop("worker")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ds01_spawner.services.ledger import Ledger
 from tests.hub.clients import server_path
 from tests.hub.world import World
 
@@ -150,7 +151,7 @@ async def test_the_disk_is_nearly_full(world: World, user: str) -> None:
         answer = await world.start(user, {"pip": ["new"]})
     finally:
         world.engine.disk_free = None
-    assert answer.code == 503
+    assert answer.code == 409
     assert "5 GiB are free, and no new server starts below 10 GiB" in words(answer)
 
 
@@ -174,3 +175,35 @@ async def test_a_start_that_is_under_way_is_not_started_again(world: World, user
         gate.set()
     assert len(world.containers(user)) == 1
     await world.stop(user)
+
+
+async def test_a_drained_host_says_so_on_the_form_and_starts_nothing(
+    world: World, user: str
+) -> None:
+    runtime = world.runtime
+    await runtime.in_ledger(Ledger.drain, "new disks until <noon>")
+    try:
+        page = (await (await world.browser(user)).get("spawn")).body.decode()
+        assert "No new servers start here at the moment: new disks until &lt;noon&gt;." in page
+        answer = await world.start(user, {"user_options": {}})
+        assert answer.code == 409
+        assert words(answer).startswith("No new servers start here at the moment: new disks")
+    finally:
+        await runtime.in_ledger(Ledger.resume)
+    assert (await world.start(user, {"user_options": {}})).code == 201
+    await world.stop(user)
+
+
+async def test_a_device_that_is_set_aside_is_not_free(world: World, user: str) -> None:
+    runtime = world.runtime
+    devices = (await runtime.inventory.snapshot()).devices
+    whole = [device.uuid for device in devices if device.whole]
+    for uuid in whole:
+        await runtime.in_ledger(Ledger.cordon, uuid, "a fan rattles")
+    page = (await (await world.browser(user)).get("spawn")).body.decode()
+    assert "7 of 9" in page
+    answer = await world.start(user, A100)
+    assert answer.code == 409
+    assert "0 of the 2 that would do are free" in words(answer)
+    for uuid in whole:
+        await runtime.in_ledger(Ledger.uncordon, uuid)

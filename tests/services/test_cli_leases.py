@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ds01_spawner.cli import gpus, leases
+from ds01_spawner.cli import gpus, leases, marks
 from ds01_spawner.cli.main import main
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.services import wiring
@@ -69,7 +69,7 @@ def run(
         f"c = get_config()\nc.DS01Spawner.data_dir = {str(data)!r}\n"
         f"c.DS01Spawner.hub_id = 'hub'\nc.DS01Spawner.gpus = 'simulated:{GPUS}'\n"
     )
-    monkeypatch.setattr("ds01_spawner.cli.main.COMMANDS", (gpus, leases))
+    monkeypatch.setattr("ds01_spawner.cli.main.COMMANDS", (gpus, marks, leases))
 
     def call(line: str) -> Answer:
         code = main(["--config", str(config), *line.split()])
@@ -94,7 +94,7 @@ def test_gpus(run: Run, world: World) -> None:
     assert whole == {
         "uuid": world.snapshot.devices[0].uuid, "kind": "gpu", "name": "NVIDIA A100-SXM4-40GB",
         "profile": None, "architecture": "CUDA_AMPERE", "units": 2520, "memory": 40 << 30,
-        "healthy": True, "lease": None,
+        "healthy": True, "lease": None, "unavailable": None,
     }  # fmt: skip
     assert (slice_["kind"], slice_["profile"], slice_["lease"]) == ("mig", "1g.10gb", lease.id)
     assert told.json["problems"] == []
@@ -161,6 +161,7 @@ def test_leases(run: Run, world: World) -> None:
                 "lease": lease.id, "user": "ada", "server": "", "state": "bound",
                 "devices": list(lease.devices), "units": 360, "since": world.time.isoformat(),
                 "until": (world.time + timedelta(hours=4)).isoformat(),
+                "ends": (world.time + timedelta(hours=4)).isoformat(), "used_gpu_hours": None,
                 "container": lease.container,
             }
         ],
@@ -226,3 +227,48 @@ def test_reconcile_without_an_engine_is_a_no(run: Run, world: World) -> None:
     assert told.code == 1
     assert "does not answer" in told.err
     assert len(world.ledger.leases()) == 1
+
+
+# --- what an admin sets --------------------------------------------------------------------------
+
+
+def test_cordon_and_uncordon(run: Run, world: World) -> None:
+    free = next(d.uuid for d in world.snapshot.devices if not held(world, d.uuid))
+    assert run("cordon GPU-none").code == 1
+    assert "no GPU GPU-none" in run("cordon GPU-none").err
+    made = run(f"cordon {free} --why rattles --json").json["cordoned"]
+    assert (made["uuid"], made["why"]) == (free, "rattles")
+    assert f"set aside: rattles  {free}" in run("gpus").out
+    told = {d["uuid"]: d["unavailable"] for d in run("gpus --json").json["devices"]}
+    assert told.pop(free) == "set aside: rattles"
+    assert set(told.values()) == {None}
+    assert run(f"uncordon {free}").code == 0
+    assert run(f"uncordon {free}").code == 1
+    assert "set aside" not in run("gpus").out
+
+
+def held(world: World, uuid: str) -> bool:
+    return any(uuid in lease.devices for lease in world.ledger.leases())
+
+
+def test_drain_and_resume(run: Run, world: World) -> None:
+    assert run("drain --why maintenance --json").json == {"drained": True, "why": "maintenance"}
+    assert world.ledger.drained() == "maintenance"
+    assert run("resume --json").json == {"drained": False, "changed": True}
+    assert run("resume").code == 1
+    assert world.ledger.drained() is None
+
+
+def test_extend_moves_the_end(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    assert lease.until
+    (moved,) = run("extend ada 2 --json").json["extended"]
+    assert moved["until"] == (lease.until + timedelta(hours=2)).isoformat()
+    (moved,) = run("extend ada 500 --json").json["extended"]
+    ceiling = wiring.now() + timedelta(hours=72)
+    assert ceiling - timedelta(minutes=5) < datetime.fromisoformat(moved["until"]) <= ceiling
+    assert run("extend bob 2").code == 1
+    assert "no server '' that runs" in run("extend bob 2").err
+    assert run("extend ada 2 thesis").code == 1
+    for wrong in ("0", "-1", "inf", "nan"):
+        assert run(f"extend ada -- {wrong}").code == 2

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.errors import DS01Error, EngineUnavailable, LeaseLost
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
@@ -43,7 +44,7 @@ SERVERS = st.sampled_from(["", "two", "three"])
 KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
 LIMITS = Limits(
     max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
-    max_runtime_h=4,
+    max_runtime_h=4, idle_timeout_h=1,
 )  # fmt: skip
 PICK = st.integers(0, 99)
 
@@ -83,7 +84,11 @@ class Histories(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Reconcile until nothing is to do, which takes one pass."""
-        self.do(self.world.run())
+        for action in self.do(self.world.reconciler.run()):
+            lease = action.lease
+            if action.action == "stop" and lease and "nothing used" in action.why:
+                assert lease.end
+                assert lease.warned == lease.end.at <= self.world.time, "told before, and then late"
         assert self.do(self.world.run()) == []
         states = {c["Id"]: c["State"]["Status"] for c in self.ours()}
         for lease in self.world.ledger.leases():
@@ -135,13 +140,15 @@ class Histories(RuleBasedStateMachine):
 
     def reserve(self, user: str, server: str, wish: tuple[int, str]) -> bool:
         gpus, kind = wish
+        aside = {cordon.device for cordon in self.world.ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         try:
             lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
-        assert not set(lease.devices) & set(foreign)
+        assert not set(lease.devices) & ({*foreign} | aside)
+        assert self.world.ledger.drained() is None
         self.starts.append(Starting(lease))
         return True
 
@@ -286,6 +293,37 @@ class Histories(RuleBasedStateMachine):
         engine = self.world.engine
         for found in [c for c in engine.containers.values() if c not in self.ours()]:
             self.do(engine.remove_container(found["Id"], force=True))
+
+    # --- the admin -------------------------------------------------------------------------------
+
+    @rule(pick=PICK)
+    def cordon(self, pick: int) -> None:
+        devices = self.world.snapshot.devices
+        self.world.ledger.cordon(devices[pick % len(devices)].uuid, "a fan rattles")
+
+    @rule()
+    def uncordon(self) -> None:
+        for cordon in self.world.ledger.cordons():
+            self.world.ledger.uncordon(cordon.device)
+
+    @rule(user=USERS)
+    def drain_and_resume(self, user: str) -> None:
+        self.world.ledger.drain("")
+        assert not self.reserve(user, "", (0, "any"))
+        self.world.ledger.resume()
+
+    # --- what is seen of the devices -------------------------------------------------------------
+
+    @rule(minutes=st.sampled_from([1, 4, 30]), busy=st.sampled_from([True, False, None]))
+    def somebody_looks(self, minutes: int, busy: bool | None) -> None:
+        """At all devices, some minutes later: they compute, or not, or it cannot be told."""
+        now = self.world.time = self.world.time + timedelta(minutes=minutes)
+        uses = {
+            lease.id: look(lease.use, now if busy else None if busy is None else lease.use.busy,
+                           None, now)
+            for lease in self.world.ledger.leases() if lease.state == "bound"
+        }  # fmt: skip
+        self.world.ledger.note_use(uses)
 
     # --- the hub, the engine, the ledger, the clock ----------------------------------------------
 

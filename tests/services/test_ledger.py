@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -19,10 +20,12 @@ from pathlib import Path
 import pytest
 
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.lifetime import End, Use
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted, place
 from ds01_spawner.errors import (
     DeviceHeld,
+    Draining,
     GpuQuotaExceeded,
     LeaseLost,
     LedgerBusy,
@@ -210,16 +213,112 @@ def test_the_fence(ledger: Ledger) -> None:
         ledger.bind(lease.id, lease.generation, "c")
 
 
-def test_the_end_of_a_lease_can_be_moved_and_is_told_anew(ledger: Ledger) -> None:
-    lease = ledger.reserve(request(), snapshot())
-    ledger.bind(lease.id, lease.generation, "c")
-    ledger.mark_warned(lease.id)
-    assert ledger.leases()[0].warned
-    ledger.set_until(lease.id, START + timedelta(hours=9))
-    assert ledger.leases()[0].until == START + timedelta(hours=9)
-    assert not ledger.leases()[0].warned
+def test_the_end_of_a_lease_can_be_moved(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(hours=2), snapshot())
+    bound = ledger.bind(lease.id, lease.generation, "c")
+    assert bound.end
+    ledger.mark_warned(lease.id, bound.end)
+    assert ledger.leases()[0].warned == bound.end.at
+    assert ledger.leases()[0].end == bound.end
+    moved = ledger.set_until(lease.id, START + timedelta(hours=9))
+    assert ledger.leases() == (moved,)
+    assert moved.end
+    assert moved.end.at == START + timedelta(hours=9) != moved.warned
     with pytest.raises(LeaseLost):
         ledger.set_until("unheard of", START)
+
+
+def test_a_lease_with_devices_ends_when_it_is_idle(ledger: Ledger, clock: Clock) -> None:
+    limits = Limits(idle_timeout_h=1)
+    lease = ledger.reserve(request(limits=limits), snapshot())
+    bound = ledger.bind(lease.id, lease.generation, "c")
+    assert bound.end == End(START + timedelta(hours=1), "idle")
+    clock.pass_(minutes=30)
+    use = Use(clock.time, START, clock.time, 0.25)
+    ledger.note_use({lease.id: use, "gone": use})
+    (used,) = ledger.leases()
+    assert used.use == use
+    assert used.end == End(START + timedelta(hours=1.5), "idle")
+    ledger.mark_warned(lease.id, End(START + timedelta(hours=2), "idle"))
+    assert ledger.leases()[0].end == End(START + timedelta(hours=2), "idle")
+    kept = ledger.keep(lease.id, START + timedelta(hours=5))
+    assert kept.end == End(START + timedelta(hours=5), "idle")
+    without = ledger.reserve(request(server="cpu", gpus=0, limits=limits), snapshot())
+    assert ledger.bind(without.id, without.generation, "d").end is None
+
+
+# --- what an admin sets --------------------------------------------------------------------------
+
+
+def test_a_device_that_is_set_aside_is_given_to_nobody(ledger: Ledger, clock: Clock) -> None:
+    ledger.cordon("GPU-0", "a fan rattles")
+    clock.pass_(hours=1)
+    assert ledger.cordon("GPU-0", "two fans rattle").why == "two fans rattle"
+    (cordon,) = ledger.cordons()
+    assert (cordon.device, cordon.since, cordon.why) == ("GPU-0", START, "two fans rattle")
+    assert ledger.reserve(request(), snapshot(2)).devices == ("GPU-1",)
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("bob"), snapshot(2))
+    assert ledger.uncordon("GPU-0")
+    assert not ledger.uncordon("GPU-0")
+    assert ledger.reserve(request("bob"), snapshot(2)).devices == ("GPU-0",)
+
+
+def test_who_has_a_device_that_is_set_aside_keeps_it(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    ledger.cordon(lease.devices[0], "")
+    assert ledger.bind(lease.id, lease.generation, "c").devices == lease.devices
+
+
+def test_a_drained_host_starts_nothing_new(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    ledger.drain("new disks at noon")
+    assert ledger.drained() == "new disks at noon"
+    with pytest.raises(Draining, match="new disks at noon"):
+        ledger.reserve(request("bob", gpus=0), snapshot())
+    ledger.bind(lease.id, lease.generation, "c")  # a start that had begun goes on
+    assert ledger.resume()
+    assert not ledger.resume()
+    assert ledger.drained() is None
+    ledger.reserve(request("bob", gpus=0), snapshot())
+
+
+def test_a_device_just_given_back_waits_for_a_look_at_the_host(
+    ledger: Ledger, clock: Clock
+) -> None:
+    lease = ledger.reserve(request(), snapshot(1))
+    before = replace(snapshot(1), taken=clock.time)
+    clock.pass_(seconds=3)
+    ledger.release(lease.id)
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("bob"), before)
+    clock.pass_(seconds=1)
+    ledger.reserve(request("bob"), replace(snapshot(1), taken=clock.time))
+
+
+# --- seats ---------------------------------------------------------------------------------------
+
+
+def test_the_database_refuses_a_seat_twice_and_two_ways_of_sharing(
+    ledger: Ledger, path: Path
+) -> None:
+    lease = ledger.reserve(request(), snapshot())
+    rows = [
+        ("GPU-0", 0, 1, "taken already"),
+        ("GPU-0", 1, 4, "a seat beside an exclusive lease"),
+        ("GPU-1", 4, 4, "there is no fifth seat"),
+    ]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO lease_device VALUES ('GPU-2', 1, 4, ?, 0, 'local')", (lease.id,))
+        rows += [("GPU-2", 1, 4, "taken already"), ("GPU-2", 0, 1, "exclusive beside a seat")]
+        for device, seat, seats, why in rows:
+            with pytest.raises(sqlite3.IntegrityError):
+                db.execute(
+                    "INSERT INTO lease_device VALUES (?, ?, ?, ?, 1, 'local')",
+                    (device, seat, seats, lease.id),
+                )
+                pytest.fail(why)
+        db.execute("INSERT INTO lease_device VALUES ('GPU-2', 0, 4, ?, 0, 'local')", (lease.id,))
 
 
 # --- adoption, incarnations, uids ----------------------------------------------------------------
@@ -310,6 +409,26 @@ def test_real_and_simulated_devices_never_mix(opened: Callable[..., Ledger]) -> 
     with pytest.raises(LedgerUnusable, match="other kind"):
         ledger.reserve(request(), snapshot(simulated=True))
     assert ledger.leases() == ()
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(
+    path: Path, opened: Callable[..., Ledger]
+) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript((Path(__file__).parent / "ledger-1.sql").read_text())
+    for ledger in (opened(), opened()):  # the second time nothing is to do
+        ada, bob = ledger.leases()
+        assert (ada.user, ada.state, ada.devices) == ("ada", "bound", ("GPU-0", "GPU-1"))
+        assert ada.warned == ada.until == START + timedelta(hours=2)
+        assert (ada.container, ada.container_name, ada.seats) == ("c0ffee", "ds01.ada", 1)
+        assert (bob.user, bob.state, bob.devices, bob.warned) == ("bob", "reserved", (), None)
+        assert ledger.released(["id3", bob.id]) == {"id3"}
+        assert ledger.image_of("recipe") == "sha256:1"
+        assert ledger.incarnation() == "id0"
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("eve"), snapshot(2))
+    assert ledger.reserve(request("eve"), snapshot(3)).generation > bob.generation
 
 
 def _newer(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ds01_spawner.core.lifetime import End
 from ds01_spawner.services.ledger import Lease
 from ds01_spawner.services.reconcile import Situation, decide
 from ds01_spawner.services.seen import Seen
@@ -42,7 +43,8 @@ def decided(leases: list[Lease], containers: list[Seen], **more: Any) -> list[st
     return [f"{a.action} {a.object}" for a in decide(situation, containers)]
 
 
-LATE = NOW - 2 * HOUR
+LATE, SOON = NOW - 2 * HOUR, NOW + 5 * MINUTE
+IDLE = {"idle_h": 2, "since": SOON - 2 * HOUR}
 REMOVE = ["remove ds01.ada", "release L"]
 END = ["stop ds01.ada", *REMOVE]
 APART = ["release L", "remove ds01.ada"]
@@ -79,9 +81,18 @@ WINDOWS = [
     # --- its time
     ("time left", lease(until=NOW + HOUR), container(), []),
     ("almost over", lease(until=NOW + 15 * MINUTE), container(), ["warn L"]),
-    ("almost over, and told", lease(until=NOW + 5 * MINUTE, warned=True), container(), []),
+    ("almost over, and told", lease(until=SOON, warned=SOON), container(), []),
+    ("almost over, told of an earlier end", lease(until=SOON, warned=NOW), container(), ["warn L"]),
     ("over", lease(until=NOW), container(), END),
     ("over for long, not told", lease(until=LATE), container(), END),
+    ("in use", lease(idle_h=2, busy=NOW), container(), []),
+    ("idle for a while", lease(idle_h=2, busy=LATE + HOUR, since=LATE), container(), []),
+    ("idle, to be told", lease(**IDLE), container(), ["warn L"]),
+    ("idle, and told", lease(**IDLE, warned=SOON), container(), []),
+    ("idle for too long", lease(idle_h=1, since=NOW - HOUR, warned=NOW), container(), END),
+    ("idle for too long, not told", lease(idle_h=1, since=LATE), container(), ["warn L"]),
+    ("idle, but kept", lease(idle_h=1, since=LATE, keep_until=NOW + HOUR), container(), []),
+    ("idle without a GPU", lease(devices=(), units=0, idle_h=1, since=LATE), container(), []),
     ("over while stopped", lease(until=LATE), container("exited"), REMOVE),
     # --- no lease
     ("made after the start was given up", None, container("created"), ["remove ds01.ada"]),
@@ -91,6 +102,7 @@ WINDOWS = [
     ("of an earlier number", lease(), container(lease_generation="6"), APART),
     ("labels incomplete", None, container(units=""), ["remove ds01.ada"]),
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
+    ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
     ("GPUs of the other kind", None, container(simulated="true"), ["remove ds01.ada"]),
     (
         "its GPU was given out since",
@@ -116,6 +128,13 @@ WINDOWS = [
 )
 def test_window(held: Lease | None, seen: Seen | None, done: list[str]) -> None:
     assert decided([held] if held else [], [seen] if seen else []) == done
+
+
+def test_who_is_told_late_has_the_time_all_the_same() -> None:
+    for idle_h, minutes in ((2, 15), (0.2, 6)):
+        held = lease(idle_h=idle_h, since=LATE - HOUR)
+        (action,) = decide(Situation("hub", NOW, NEW, (held,)), [container()])
+        assert action.end == End(NOW + minutes * MINUTE, "idle")
 
 
 def test_a_ghost_of_a_released_lease_is_removed_though_it_runs() -> None:
@@ -154,13 +173,15 @@ def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
 
 
 def test_an_adopted_lease_is_what_the_labels_say() -> None:
-    (action,) = decide(Situation("hub", NOW, NEW, ()), [container(gpu__uuids="GPU-a,GPU-b")])
+    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5")
+    (action,) = decide(Situation("hub", NOW, NEW, ()), [told])
     adopted = action.lease
     assert adopted
     assert (adopted.id, adopted.generation, adopted.state) == ("L", 7, "bound")
     assert (adopted.devices, adopted.units) == (("GPU-a", "GPU-b"), 2520)
     assert (adopted.container, adopted.container_name) == ("c1", "ds01.ada")
     assert adopted.until == NOW - 2 * MINUTE + 4 * HOUR
+    assert adopted.end == End(NOW + HOUR / 2, "idle")
 
 
 def test_an_adopted_lease_whose_time_is_over_leaves_time_for_a_warning() -> None:

@@ -1,0 +1,71 @@
+"""The ledger's file, opened: one transaction a call, and an error in words for whatever fails."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from ds01_spawner.errors import LedgerUnusable
+from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger
+
+GPU_CEILING_H = 72.0
+BUSY_TIMEOUT_S = 5.0
+READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"  # a reader waits for no writer
+
+
+class LedgerFile:
+    """The file behind `Ledger`. Any thread may call; each call is one transaction.
+
+    Every call raises LedgerBusy when the file stays locked or cannot be written, LedgerUnusable
+    when it was moved away or is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        simulated: bool,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+        gpu_ceiling_h: float = GPU_CEILING_H,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        self._path = path
+        self._simulated = simulated
+        self._now = now
+        self._new_id = new_id
+        self._ceiling_h = gpu_ceiling_h
+        self._lock = threading.Lock()
+        self._db = open_ledger(path, simulated=simulated, now=now(), busy_timeout_s=busy_timeout_s)
+        self._db.row_factory = sqlite3.Row
+        self._file = identity(path)
+
+    def close(self) -> None:
+        """Close the file; the ledger cannot be used after."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self, begin: str = WRITE) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if identity(self._path) != self._file:
+                # Writing on into a deleted file would grant what the next opener grants again.
+                raise LedgerUnusable(
+                    self._path, "it was moved or deleted while in use", "Restart the hub."
+                )
+            try:
+                self._db.execute(begin)
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+            except sqlite3.ProgrammingError:
+                raise
+            except sqlite3.Error as error:
+                raise in_words(error, self._path) from error

@@ -102,11 +102,13 @@ if os.environ.get("DS01_DEMO"):
     c.ConfigurableHTTPProxy.command = os.environ.get(
         "DS01_PROXY_COMMAND", "configurable-http-proxy"
     ).split()
+    standins = []
     if os.environ.get("DS01_STANDIN"):
         c.DS01Spawner.image_map = {"*": os.environ["DS01_STANDIN"]}
-        c.DS01Spawner.demo_notice = (
-            "This is a demonstration: the framework images are a small stand-in with a made-up "
-            "'torch', and the GPUs are simulated. Nothing here computes on a GPU."
-        )
+        standins.append("the framework images are a small stand-in with a made-up 'torch'")
+    if gpus.startswith("simulated"):
+        standins.append("the GPUs are simulated, and nothing computes on them")
+    if standins:
+        c.DS01Spawner.demo_notice = f"This is a demonstration: {', and '.join(standins)}."
 
 ds01_spawner.configure(c)

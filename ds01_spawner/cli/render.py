@@ -11,8 +11,7 @@ from typing import Any
 from traitlets.config import Config
 
 from ds01_spawner.cli.config import load
-from ds01_spawner.cli.output import FINE, add_json, answer
-from ds01_spawner.errors import FieldProblem, OptionsRefused
+from ds01_spawner.cli.output import FINE, UNUSABLE, add_json, answer, complain
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,8 +33,9 @@ def render(args: argparse.Namespace) -> int:
 
     try:
         options = json.loads(args.options)
-    except ValueError:
-        raise OptionsRefused([FieldProblem("--options", "is not JSON.")]) from None
+    except ValueError as error:
+        complain(f"--options is not JSON: {error}.")
+        return UNUSABLE
     config = load(Path(args.config).absolute()) if args.config else Config()
     shown = asyncio.run(rendered(config, args.user, tuple(args.group), options))
     body = json.dumps(shown["container"], indent=2).splitlines()

@@ -132,7 +132,9 @@ def _row_problem(cells: list[str]) -> str | None:
             f"has {len(cells)} of {_COLUMNS} columns; "
             "write framework, version, [architectures], image."
         )
-    framework, version, _, image = cells[:_COLUMNS]
+    framework, version, arch_set, image = cells[:_COLUMNS]
+    if arch_set.startswith("[") != arch_set.endswith("]"):
+        return f"the architectures {_shown(arch_set)} have one bracket; write [A;B]."
     for column, name in (("framework", framework), ("version", version)):
         if not _NAME.fullmatch(name):
             return (

@@ -19,6 +19,7 @@ MIN_MEMORY = 256 << 20
 MIN_HOURS = 1 / 60
 HUGE = 10**9
 _MAX_SHOWN = 60
+_MAX_TOLD = 5  # wrong items of one list
 
 
 class Wrong(Exception):
@@ -77,19 +78,29 @@ def bundles(value: object, offered: Mapping[str, tuple[str, ...]]) -> tuple[str,
 
 def pip(value: object, rules: PackageRules) -> tuple[str, ...]:
     """Canonical requirements, sorted, each once."""
-    try:
-        return tuple(sorted({pip_requirement(t, rules) for t in _texts(value, rules.max_pip)}))
-    except ValueError as wrong:
-        raise Wrong(str(wrong)) from None
+    found: set[str] = set()
+    problems = []
+    for text in _texts(value, rules.max_pip):
+        try:
+            found.add(pip_requirement(text, rules))
+        except ValueError as wrong:
+            problems.append(str(wrong))
+    _none_of(problems)
+    return tuple(sorted(found))
+
+
+def _none_of(problems: list[str]) -> None:
+    """Raise Wrong with what is wrong with the items of a list, if anything is."""
+    if problems:
+        more = len(problems) - _MAX_TOLD
+        told = " ".join(problems[:_MAX_TOLD])
+        raise Wrong(told + (f" And {more} more." if more > 0 else ""))
 
 
 def apt(value: object, rules: PackageRules) -> tuple[str, ...]:
     """Names of system packages, sorted, each once."""
     names = _texts(value, rules.max_apt)
-    for name in names:
-        problem = apt_problem(name, rules)
-        if problem:
-            raise Wrong(problem)
+    _none_of([problem for name in names if (problem := apt_problem(name, rules))])
     return tuple(sorted(set(names)))
 
 

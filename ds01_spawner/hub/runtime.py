@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-ENDINGS = frozenset({"die", "destroy"})
+CHANGES = frozenset({"start", "die", "destroy"})  # somebody else may start a container, too
 RETRY_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
 
@@ -144,14 +144,14 @@ class Runtime:
         )
 
     async def _watch_engine(self) -> None:
-        """Look as soon as one of our containers ends; the timer is the fallback."""
+        """Look as soon as one of our containers starts or ends; the timer is the fallback."""
         while True:
             with suppress(DS01Error, EngineRefused):
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
                 self.reconcile_soon()  # what happened while nobody listened
                 async with aclosing(stream):
                     async for event in stream:
-                        if event.get("Action") in ENDINGS:
+                        if event.get("Action") in CHANGES:
                             self.reconcile_soon()
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -74,6 +74,8 @@ def test_a_row_is_an_entry(
     [
         ("Pytorch, 2.8.0", "has 2 of 4 columns"),
         ("one line of text", "has 1 of 4 columns"),
+        ("Pytorch, 2.8.0, [CUDA_ADA, aimehub/x", "have one bracket"),
+        ("Pytorch, 2.8.0, CUDA_ADA], aimehub/x", "have one bracket"),
         (", 2.8.0, [CUDA], a/b", "the framework '' is not a name"),
         ("Py|torch, 2.8.0, [CUDA], a/b", "the framework 'Py|torch' is not a name"),
         ("<b>, 1, [CUDA], a/b", "the framework '<b>' is not a name"),

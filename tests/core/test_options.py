@@ -214,3 +214,14 @@ def test_any_json_is_a_request_or_a_refusal_in_words(options: object) -> None:
         assert (request.memory or 0) <= 16 * GIB
         assert (request.cpus or 0) <= 8
         assert (request.hours or 0) <= 24
+
+
+def test_every_wrong_package_is_told() -> None:
+    for key, items in (("pip", ["-x", "ok", "not a name"]), ("apt", ["htop", "Up", "a b"])):
+        with pytest.raises(OptionsRefused) as caught:
+            parse({key: items}, OFFER)
+        (problem,) = caught.value.problems
+        wrong = [item for item in items if item not in ("ok", "htop")]
+        assert all(repr(item) in problem.problem for item in wrong), problem
+    with pytest.raises(OptionsRefused, match="And 3 more"):
+        parse({"pip": ["-x"] * 8}, OFFER)

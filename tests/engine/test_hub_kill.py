@@ -88,6 +88,30 @@ def test_a_killed_hub_leaves_nothing_of_a_start(hub: Hub, go: Go, point: str) ->
     assert hub.leases() == {"anna": "bound", "cora": "bound"}
 
 
+def test_a_container_of_a_dead_start_is_removed_whenever_it_comes(
+    hub: Hub, docker_client: APIClient
+) -> None:
+    """The engine does what was asked of it, when nobody waits for the answer any more."""
+    starts_at_once(hub, "anna")
+    old = hub.container_of("anna")
+    assert hub.stop("anna") in (202, 204)
+    settled(hub)
+
+    def come() -> str:
+        body = {**old["Config"], "HostConfig": old["HostConfig"]}
+        made = docker_client.create_container_from_config(body, old["Name"].lstrip("/"))
+        return str(made["Id"])
+
+    hub.crash()
+    come()
+    hub.up()
+    settled(hub)
+    docker_client.start(come())
+    settled(hub)
+    starts_at_once(hub, "anna")
+    settled(hub, "anna")
+
+
 @pytest.mark.parametrize("point", ["imaging", "leased", "started"])
 def test_a_hub_that_is_ended_politely_leaves_nothing_of_a_start(
     hub: Hub, go: Go, point: str

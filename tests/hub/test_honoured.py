@@ -27,7 +27,9 @@ def configure(c: Config) -> None:
         "NVIDIA_VISIBLE_DEVICES": "all",
         "LD_PRELOAD": "/evil.so",
     }
+    s.http_timeout = 77
     s.hub_connect_url = "http://hub.example.org:8081"
+    s.ip = "::"
     s.notebook_dir = "/workspace/notebooks"
     s.post_stop_hook = lambda spawner: hooks.append(f"stopped {spawner.user.name}")
     s.pre_spawn_hook = lambda spawner: hooks.append(f"starts {spawner.user.name}")
@@ -60,6 +62,17 @@ async def test_the_create_call_has_what_the_admin_set(world: World, user: str) -
     assert world.container(user)["Name"].startswith("/lab.")
     await world.stop(user)
     assert hooks == [f"starts {user}", f"stopped {user}"]
+
+
+async def test_the_server_listens_and_is_waited_for_as_the_admin_set(
+    world: World, user: str
+) -> None:
+    await world.api("POST", f"users/{user}")
+    spawner = world.spawner(user)
+    asker = spawner.asker()
+    port = world.notebooks.port  # not the default; nothing would answer at another
+    assert (asker.port, asker.ready_timeout) == (port, 77)
+    assert spawner.get_env()["JUPYTERHUB_SERVICE_URL"].startswith(f"http://[::]:{port}/")
 
 
 async def test_a_ceiling_is_one_of_the_options_too(world: World, user: str) -> None:

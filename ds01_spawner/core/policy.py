@@ -47,6 +47,7 @@ class Preset:
     apt: tuple[str, ...] = ()
     gpus: int | None = None
     gpu: str | None = None
+    gpu_memory: str | None = None
     cpus: float | None = None
     memory: str | None = None  # as in the options: "16G"
     hours: float | None = None

@@ -247,8 +247,7 @@ def _check_preset(
         report.problem((*path, "architecture"), "is not a known architecture.", hint)
     if not part.version:
         report.problem((*path, "version"), "is empty.", f"Write a version, or {LATEST}.")
-    if part.gpu is not None and not part.gpus:
-        report.problem((*path, "gpu"), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
+    _check_gpu_wishes(report, part, path)
     for i, bundle in enumerate(part.bundles):
         if bundle not in bundles:
             hint = did_you_mean(bundle, bundles)
@@ -262,6 +261,12 @@ def _check_preset(
             report.problem(
                 (*path, key), f"has more than {most} packages.", f"See packages.max_{key}."
             )
+
+
+def _check_gpu_wishes(report: Report, part: PresetPart, path: Path) -> None:
+    for key, wish in (("gpu", part.gpu), ("gpu_memory", part.gpu_memory)):
+        if wish is not None and not part.gpus:
+            report.problem((*path, key), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
 
 
 def _tell_memory_above_swap(reports: list[Report], policy: Policy) -> None:

@@ -224,6 +224,7 @@ class PresetPart(Part):
     apt: list[str] = []
     gpus: Annotated[int, BeforeValidator(_gpu_count)] | None = None
     gpu: Annotated[str, BeforeValidator(_kind)] | None = None
+    gpu_memory: Annotated[str, BeforeValidator(_size_text)] | None = None
     cpus: Annotated[float, BeforeValidator(_cores)] | None = None
     memory: Annotated[str, BeforeValidator(_size_text)] | None = None
     hours: Annotated[float, BeforeValidator(_hours)] | None = None
@@ -231,7 +232,7 @@ class PresetPart(Part):
     allow: list[
         Literal[
             "framework", "version", "architecture", "bundles", "pip", "apt", "project", "gpus",
-            "gpu", "cpus", "memory", "hours",
+            "gpu", "gpu_memory", "cpus", "memory", "hours",
         ]
     ] = []  # fmt: skip
 

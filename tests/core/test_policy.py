@@ -481,6 +481,7 @@ presets:
     apt: [htop]
     gpus: 1
     gpu: 1g.10gb
+    gpu_memory: 8G
     memory: 16G
     hours: 2
     recommended: true
@@ -504,6 +505,7 @@ def test_a_preset_is_options_with_a_title() -> None:
         "apt": ["htop"],
         "gpus": 1,
         "gpu": "1g.10gb",
+        "gpu_memory": "8G",
         "memory": "16G",
         "hours": 2.0,
     }
@@ -539,6 +541,9 @@ def test_a_group_that_only_jupyterhub_may_have_is_told() -> None:
         ("{title: T, framework: P, apt: [a b]}", "apt.0", "'a b' is not a system package", ""),
         ("{title: T, framework: P, pip: pandas}", "pip", "'pandas' is not a list.", ""),
         ("{title: T, framework: P, gpu: full}", "gpu", "is only for a preset with", "gpus: 1"),
+        ("{title: T, framework: P, gpu_memory: 8G}", "gpu_memory", "is only for a", "gpus: 1"),
+        ("{title: T, framework: P, gpus: 1, gpu_memory: 8}", "gpu_memory", "8 is a size without",
+         "32G"),
         ("{title: T, framework: P, gpus: 1, gpu: big}", "gpu", "'big' is not a kind of GPU.", ""),
         ("{title: T, framework: P, gpus: 1, gpu: shared}", "gpu", "shared seats are not", ""),
         ("{title: T, framework: P, gpus: -1}", "gpus", "-1 is not", ""),

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.packages import apt_problem, pip_requirement
 from ds01_spawner.core.policy import PackageRules
-from ds01_spawner.core.units import format_hours, format_size, parse_size
+from ds01_spawner.core.units import (
+    format_gpu_memory,
+    format_hours,
+    format_size,
+    parse_gpu_memory,
+    parse_size,
+)
 
 MAX_PROJECT = 40
 MAX_GPUS = 16
@@ -66,6 +73,15 @@ def gpu_kind(value: object, limits: Limits, profiles: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise Wrong(f"{shown(value)} is not a kind of GPU that you may have here.", allowed)
     return value
+
+
+def gpu_memory(value: object, largest: int | None) -> int:
+    """Bytes of a device, of which the largest of this host has so many."""
+    size = _size(value, parse_gpu_memory)
+    if largest is not None and size > largest:
+        most = f"at most {format_gpu_memory(largest)}"
+        raise Wrong("no GPU of this server has so much.", (most,))
+    return size
 
 
 def bundles(value: object, offered: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -124,12 +140,7 @@ def cpus(value: object, limits: Limits) -> float:
 
 def memory(value: object, limits: Limits) -> int:
     """Bytes of one server; the options write them with a binary suffix, 16G is 16 GiB."""
-    if not isinstance(value, str):
-        raise Wrong(f"{shown(value)} is not a size.", ("a text such as 16G",))
-    try:
-        size = parse_size(value)
-    except ValueError:
-        raise Wrong(f"{shown(value)} is not a size.", ("a text such as 16G",)) from None
+    size = _size(value, parse_size)
     if size < MIN_MEMORY:
         raise Wrong(f"{format_size(size)} is too little.", (f"at least {format_size(MIN_MEMORY)}",))
     if limits.memory is not None and size > limits.memory:
@@ -151,6 +162,13 @@ def _texts(value: object, most: int) -> list[str]:
     if len(value) > most:
         raise Wrong(f"has {len(value)} entries.", (f"at most {most}",))
     return value
+
+
+def _size(value: object, parse: Callable[[str], int]) -> int:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return parse(value)
+    raise Wrong(f"{shown(value)} is not a size.", ("a text such as 16G",))
 
 
 def _at_most(

@@ -10,18 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ds01_spawner.core import environments
 from ds01_spawner.core import option_fields as read
-from ds01_spawner.core.architectures import why_unavailable
 from ds01_spawner.core.catalog import Catalog, CatalogEntry
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.option_fields import Wrong, shown
 from ds01_spawner.core.policy import PackageRules, Preset
+from ds01_spawner.core.runs import Barred, Needs, RunsOn, needs_of
 from ds01_spawner.errors import FieldProblem, OptionsRefused
 
 VERSION = 1
 KEYS = (
     "v", "preset", "framework", "version", "architecture", "bundles", "pip", "apt",
-    "project", "gpus", "gpu", "cpus", "memory", "hours",
+    "project", "gpus", "gpu", "gpu_memory", "cpus", "memory", "hours",
 )  # fmt: skip
 ALWAYS_WITH_PRESET = frozenset({"v", "preset", "project", "hours"})
 DEFAULT_PROJECT = "default"
@@ -31,7 +32,10 @@ MAX_FORM = 100_000  # characters
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this host, this user and this moment allow."""
+    """What this host, this user and this moment allow.
+
+    `catalog` and `barred` are as `runs.on_host` has them: barred rows only start without a GPU.
+    """
 
     catalog: Catalog
     architectures: tuple[str, ...]  # of this host; of the setting, where it has no device
@@ -42,6 +46,9 @@ class Offer:
     profiles: tuple[str, ...] = ()  # MIG profiles of this host
     has_gpus: bool = False
     default_gpus: int = 0
+    gpu_memory: int | None = None  # bytes of the largest device; None: not known
+    barred: tuple[Barred, ...] = ()
+    runs_on: Mapping[str, RunsOn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Request:
     """What one start asks for, complete and allowed."""
 
     entry: CatalogEntry
-    architecture: str
+    architecture: str  # wished for, or the first of this host that runs the entry
     preset: str | None = None
     bundles: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()  # canonical, bundles not included
@@ -57,6 +64,8 @@ class Request:
     project: str = DEFAULT_PROJECT
     gpus: int = 0
     gpu: str = "any"
+    gpu_memory: int | None = None  # bytes, the least of each device
+    needs: Needs | None = None  # of its devices
     cpus: float | None = None
     memory: int | None = None  # bytes
     hours: float | None = None
@@ -206,13 +215,17 @@ def _fields(
             return default
 
     limits = offer.limits
-    entry, architecture = _entry(options, offer, problems)
+    choice = environments.find(options, offer, problems)
     gpus = told(
         "gpus", read.gpu_count, limits, offer.has_gpus, default=_default_gpus(options, offer)
     )
     gpu = told("gpu", read.gpu_kind, limits, offer.profiles, default="any")
-    if options.get("gpu") is not None and not gpus:
-        problems.append(FieldProblem("gpu", "is only for a server with at least one GPU."))
+    gpu_memory = told("gpu_memory", read.gpu_memory, offer.gpu_memory)
+    for key in ("gpu", "gpu_memory"):
+        if options.get(key) is not None and not gpus:
+            problems.append(FieldProblem(key, "is only for a server with at least one GPU."))
+    if choice is not None and choice.why and gpus:
+        problems.append(environments.only_without_gpu(choice, options, offer))
     bundles = told("bundles", read.bundles, offer.bundles, default=())
     pip = told("pip", read.pip, offer.packages, default=())
     apt = told("apt", read.apt, offer.packages, default=())
@@ -220,67 +233,18 @@ def _fields(
     cpus = told("cpus", read.cpus, limits)
     memory = told("memory", read.memory, limits)
     hours = told("hours", read.hours, limits)
-    if entry is None:
+    if choice is None:
         return None
+    needs = needs_of(choice.entry, offer.runs_on)
+    if options.get("architecture") is not None:
+        needs = replace(needs, architectures=(choice.architecture,))
     return Request(
-        entry=entry, architecture=architecture, bundles=bundles, pip=pip, apt=apt,
-        project=project, gpus=gpus, gpu=gpu, cpus=cpus, memory=memory, hours=hours,
+        entry=choice.entry, architecture=choice.architecture, bundles=bundles, pip=pip, apt=apt,
+        project=project, gpus=gpus, gpu=gpu, gpu_memory=gpu_memory, needs=needs, cpus=cpus,
+        memory=memory, hours=hours,
     )  # fmt: skip
 
 
 def _default_gpus(options: Mapping[str, Any], offer: Offer) -> int:
     """The admin's default, where the user said nothing about GPUs and has some to get."""
     return offer.default_gpus if offer.has_gpus and "gpu" not in options else 0
-
-
-def _entry(
-    options: Mapping[str, Any], offer: Offer, problems: list[FieldProblem]
-) -> tuple[CatalogEntry | None, str]:
-    """The catalog entry; nothing ever falls back to something else on a typo."""
-    frameworks = offer.catalog.frameworks(offer.architectures)
-    framework = options.get("framework")
-    if framework is None:
-        if "version" in options or "architecture" in options:
-            problems.append(FieldProblem("framework", "is missing.", frameworks))
-            return None, ""
-        if not frameworks:
-            problems.append(
-                FieldProblem("framework", "none of the catalog runs on this server's devices.")
-            )
-            return None, ""
-        framework = frameworks[0]
-    if framework not in frameworks:
-        problems.append(FieldProblem("framework", _why_no_framework(framework, offer), frameworks))
-        return None, ""
-    return _version(framework, options, offer, problems)
-
-
-def _why_no_framework(framework: object, offer: Offer) -> str:
-    rows = [e for e in offer.catalog.entries if e.framework == framework]
-    why = why_unavailable(rows[0], offer.architectures) if rows else None
-    return why or f"{shown(framework)} is not in the catalog."
-
-
-def _version(
-    framework: str, options: Mapping[str, Any], offer: Offer, problems: list[FieldProblem]
-) -> tuple[CatalogEntry | None, str]:
-    wanted = options.get("architecture")
-    if wanted is not None and wanted not in offer.architectures:
-        problems.append(
-            FieldProblem(
-                "architecture", f"{shown(wanted)} is not of this server.", offer.architectures
-            )
-        )
-        return None, ""
-    version = options.get("version", "latest")
-    candidates = offer.catalog.versions(framework, (wanted,) if wanted else offer.architectures)
-    if isinstance(version, str):
-        for entry in candidates:
-            if version in ("latest", entry.version):
-                fits = (a for a in offer.architectures if a in entry.architectures)
-                return entry, wanted or next(fits)
-    allowed = ("latest", *dict.fromkeys(entry.version for entry in candidates))
-    problems.append(
-        FieldProblem("version", f"{shown(version)} of {framework} is not offered here.", allowed)
-    )
-    return None, ""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ds01_spawner.core.bundles import BUNDLES
+from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.errors import Finding
 
 NO_GROUP = "(none)"  # the group of a user whom no group matches, where the file names no default
@@ -46,6 +47,7 @@ class Preset:
     apt: tuple[str, ...] = ()
     gpus: int | None = None
     gpu: str | None = None
+    gpu_memory: str | None = None
     cpus: float | None = None
     memory: str | None = None  # as in the options: "16G"
     hours: float | None = None
@@ -87,6 +89,7 @@ class Policy:
     presets: Mapping[str, Preset] = field(default_factory=dict)
     bundles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(BUNDLES))
     packages: PackageRules = field(default_factory=PackageRules)
+    runs_on: Mapping[str, RunsOn] = field(default_factory=dict)  # by pattern, in file order
     notices: tuple[Finding, ...] = ()
 
     def group_of(self, user: str, groups: Iterable[str] = ()) -> str:

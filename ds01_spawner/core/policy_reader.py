@@ -18,8 +18,10 @@ from ds01_spawner.core.policy_schema import (
     SECTIONS,
     PackagesPart,
     PresetPart,
+    RunsOnPart,
     shown,
 )
+from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.core.units import format_size
 from ds01_spawner.core.yaml_source import Path, read
 from ds01_spawner.errors import PolicyRefused
@@ -27,6 +29,8 @@ from ds01_spawner.errors import PolicyRefused
 DS01_DEFAULT_GROUP = "student"  # what DS01 takes where the file names none
 _PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
+_IMAGE_PATTERN = re.compile(r"[A-Za-z0-9 ._+\-/:@*]{1,255}")
+EVERYWHERE = "any"
 _TEXTS = ("title", "description", "framework", "version", "architecture")
 
 
@@ -61,6 +65,7 @@ def read_policy(
         presets=_presets(report, data.get("presets"), groups, bundles, packages),
         bundles=bundles,
         packages=packages,
+        runs_on=_runs_on(report, data.get("runs_on")),
     )
     problems = [problem for each in reports for problem in each.problems]
     if problems:
@@ -205,6 +210,34 @@ def _presets(
     return presets
 
 
+def _runs_on(report: Report, value: object) -> dict[str, RunsOn]:
+    rules = {}
+    for pattern, body in report.mapping(value, ("runs_on",)).items():
+        path: Path = ("runs_on", pattern)
+        if not _IMAGE_PATTERN.fullmatch(pattern):
+            hint = "Write an image or framework/version, * for anything: aimehub/pytorch-2.8.0-*."
+            report.problem(path, "matches no image.", hint)
+        if body == EVERYWHERE:
+            rules[pattern] = RunsOn(anything=True)
+            continue
+        if not isinstance(body, dict) or not body:
+            hint = f"Write {EVERYWHERE}, or one of {', '.join(RunsOnPart.model_fields)}."
+            report.problem(path, f"is {shown(body) if body else 'empty'}.", hint)
+            continue
+        given = {key: report.text((*path, key), each) for key, each in body.items()}
+        part = report.part(RunsOnPart, given, path)
+        if part is None:
+            continue
+        for i, name in enumerate(part.architectures or ()):
+            if name not in ARCHITECTURES:
+                place = (*path, "architectures", i)
+                hint = did_you_mean(name, ARCHITECTURES)
+                report.problem(place, "is not a known architecture.", hint)
+        architectures = None if part.architectures is None else tuple(part.architectures)
+        rules[pattern] = RunsOn(architectures, part.compute_capability, part.cuda)
+    return rules
+
+
 def _check_preset(
     report: Report, part: PresetPart, path: Path, bundles: Mapping[str, tuple[str, ...]],
     rules: PackageRules,
@@ -214,8 +247,7 @@ def _check_preset(
         report.problem((*path, "architecture"), "is not a known architecture.", hint)
     if not part.version:
         report.problem((*path, "version"), "is empty.", f"Write a version, or {LATEST}.")
-    if part.gpu is not None and not part.gpus:
-        report.problem((*path, "gpu"), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
+    _check_gpu_wishes(report, part, path)
     for i, bundle in enumerate(part.bundles):
         if bundle not in bundles:
             hint = did_you_mean(bundle, bundles)
@@ -229,6 +261,12 @@ def _check_preset(
             report.problem(
                 (*path, key), f"has more than {most} packages.", f"See packages.max_{key}."
             )
+
+
+def _check_gpu_wishes(report: Report, part: PresetPart, path: Path) -> None:
+    for key, wish in (("gpu", part.gpu), ("gpu_memory", part.gpu_memory)):
+        if wish is not None and not part.gpus:
+            report.problem((*path, key), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
 
 
 def _tell_memory_above_swap(reports: list[Report], policy: Policy) -> None:

@@ -37,6 +37,7 @@ _MESSAGES = {
     "list_type": "is not a list.",
     "int_type": "is not a whole number.",
     "string_too_short": "is empty.",
+    "too_short": "is empty.",
 }
 
 
@@ -131,7 +132,8 @@ class Report:
         words = _MESSAGES.get(error["type"])
         if words is None:
             words = str(error["msg"]).replace("Input should be", "should be") + "."
-        got = "" if error["type"] in ("missing", "string_too_short") else shown(error["input"])
+        empty = error["type"] in ("missing", "string_too_short", "too_short")
+        got = "" if empty else shown(error["input"])
         return f"{got} {words}".strip(), ""
 
 

@@ -7,6 +7,7 @@ Limit names and both generations of spelling are DS01's (`resource-limits.yaml` 
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -47,6 +48,7 @@ ELSEWHERE_SECTIONS = frozenset(
 )  # fmt: skip
 SECTIONS = (
     "defaults", "default_group", "groups", "user_overrides", "presets", "bundles", "packages",
+    "runs_on",
 )  # fmt: skip
 # --- values ----------------------------------------------------------------------------------
 
@@ -57,6 +59,7 @@ _MAX_SIZE = 1 << 60
 _MAX_CORES = 10_000
 _MAX_HOURS = 10 * 366 * 24
 _MAX_GPUS = 10_000
+_VERSION = re.compile(r"(\d{1,2})\.(\d{1,2})")
 _MAX_COUNT = 4_194_304  # the kernel's highest process id
 
 
@@ -149,6 +152,13 @@ def _size_text(value: object) -> str:
     return str(value).strip()
 
 
+def _dotted(value: object) -> tuple[int, int]:
+    found = _VERSION.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        raise Wrong(f"{shown(value)} is not a version.", "Write two numbers with a dot: 12.8.")
+    return int(found[1]), int(found[2])
+
+
 def _kind(value: object) -> str:
     if value == "shared":
         raise Wrong("shared seats are not offered by this version.", "Write any, full or 1g.10gb.")
@@ -214,6 +224,7 @@ class PresetPart(Part):
     apt: list[str] = []
     gpus: Annotated[int, BeforeValidator(_gpu_count)] | None = None
     gpu: Annotated[str, BeforeValidator(_kind)] | None = None
+    gpu_memory: Annotated[str, BeforeValidator(_size_text)] | None = None
     cpus: Annotated[float, BeforeValidator(_cores)] | None = None
     memory: Annotated[str, BeforeValidator(_size_text)] | None = None
     hours: Annotated[float, BeforeValidator(_hours)] | None = None
@@ -221,7 +232,7 @@ class PresetPart(Part):
     allow: list[
         Literal[
             "framework", "version", "architecture", "bundles", "pip", "apt", "project", "gpus",
-            "gpu", "cpus", "memory", "hours",
+            "gpu", "gpu_memory", "cpus", "memory", "hours",
         ]
     ] = []  # fmt: skip
 
@@ -235,3 +246,11 @@ class PackagesPart(Part):
     max_apt: Annotated[int, Field(ge=0, le=1000)] = 20
     pip_allow: list[str] | None = None
     apt_allow: list[str] | None = None
+
+
+class RunsOnPart(Part):
+    """Where the images of one pattern run."""
+
+    architectures: Annotated[list[str], Field(min_length=1)] | None = None
+    compute_capability: Annotated[tuple[int, int], BeforeValidator(_dotted)] | None = None
+    cuda: Annotated[tuple[int, int], BeforeValidator(_dotted)] | None = None

@@ -39,6 +39,19 @@ def format_size(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def parse_gpu_memory(text: str) -> int:
+    """Bytes of a device's memory as its makers count: `80G` is 80 * 10**9.
+
+    A card sold with 80 GB reports less than 80 GiB (an H100: 79.6). Raises as `parse_size`.
+    """
+    return parse_size(text) * 1000**3 // 1024**3
+
+
+def format_gpu_memory(size: int) -> str:
+    """A device's memory for people, rounded down: `80 GB`."""
+    return f"{size / 10**9:.4g} GB" if size < 10**9 else f"{size // 10**9} GB"
+
+
 def parse_hours(text: str) -> float:
     """Hours of a duration with its unit: `24h`, `0.5h`, `30m`, `2d`.
 

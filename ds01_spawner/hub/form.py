@@ -13,8 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ds01_spawner.core.architectures import why_unavailable
-from ds01_spawner.core.catalog import CatalogEntry
+from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.environments import Choice, choices, frameworks
 from ds01_spawner.core.options import Offer
 from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
@@ -29,6 +30,7 @@ LABELS = {
     "architecture": ("Environment", "environment"),
     "gpus": ("GPU", "gpus"),
     "gpu": ("GPU", "gpus"),
+    "gpu_memory": ("GPU memory", "gpu_memory"),
     "bundles": ("Bundles", "bundles"),
     "pip": ("Python packages", "pip"),
     "apt": ("System packages", "apt"),
@@ -37,8 +39,10 @@ LABELS = {
     "cpus": ("CPU cores", "cpus"),
     "memory": ("Memory", "memory"),
 }
-FOLDED = frozenset({"project", "hours", "cpus", "memory"})
-TEXTS = ("framework", "version", "architecture", "preset", "project", "gpu", "memory")
+FOLDED = frozenset({"project", "hours", "cpus", "memory", "gpu_memory"})
+TEXTS = (
+    "framework", "version", "architecture", "preset", "project", "gpu", "gpu_memory", "memory",
+)  # fmt: skip
 MAX_TEXT = 300  # of what was saved is shown: no form grows beyond reason
 MAX_ITEMS = 100
 MAX_NUMBER = 1_000_000
@@ -84,6 +88,7 @@ def render(facts: Facts) -> str:
         presets=list(offer.presets.values()),
         cards=_cards(offer, facts.snapshot),
         unavailable=_unavailable(offer),
+        only_without_gpu=_only_without_gpu(offer),
         bundles=offer.bundles,
         gpus=gpus,
         gpu=gpu,
@@ -128,8 +133,8 @@ def _chosen(raw: object) -> dict[str, Any]:
     return chosen
 
 
-def _value(entry: CatalogEntry, architecture: str) -> str:
-    return f"{entry.framework}|{entry.version}|{architecture}"
+def _value(choice: Choice) -> str:
+    return f"{choice.entry.framework}|{choice.entry.version}|{choice.architecture}"
 
 
 def _preselected(offer: Offer, chosen: Mapping[str, Any]) -> str | None:
@@ -138,12 +143,10 @@ def _preselected(offer: Offer, chosen: Mapping[str, Any]) -> str | None:
         return f"preset:{chosen['preset']}" if chosen["preset"] in offer.presets else None
     if "framework" not in chosen:
         return None if set(chosen) & {"version", "architecture"} else _recommended(offer)
-    archs = offer.architectures
     wanted = chosen.get("architecture")
-    for entry in offer.catalog.versions(chosen["framework"], (wanted,) if wanted else archs):
-        architecture = next((a for a in archs if a in entry.architectures), None)
-        if architecture and chosen.get("version", "latest") in ("latest", entry.version):
-            return _value(entry, wanted if wanted in archs else architecture)
+    for choice in choices(offer, chosen["framework"], (wanted,) if wanted else ()):
+        if chosen.get("version", LATEST) in (LATEST, choice.entry.version):
+            return _value(choice)
     return None
 
 
@@ -151,10 +154,7 @@ def _recommended(offer: Offer) -> str | None:
     for preset in offer.presets.values():
         if preset.recommended:
             return f"preset:{preset.name}"
-    for framework in offer.catalog.frameworks(offer.architectures):
-        entry = offer.catalog.versions(framework, offer.architectures)[0]
-        return _value(entry, next(a for a in offer.architectures if a in entry.architectures))
-    return None
+    return next((_value(choices(offer, name)[0]) for name in frameworks(offer)), None)
 
 
 def _no_longer_offered(chosen: Mapping[str, Any]) -> str:
@@ -189,20 +189,22 @@ def _cards(offer: Offer, snapshot: Snapshot) -> list[dict[str, Any]]:
     several = len(snapshot.architectures) > 1
     groups = [(a,) for a in offer.architectures] if several else [offer.architectures]
     cards = []
-    for framework in offer.catalog.frameworks(offer.architectures):
+    for framework in frameworks(offer):
         for archs in groups:
-            versions = [
-                {"value": _value(entry, arch), "architecture": arch,
-                 "title": f"{_spelled(framework)} {entry.version}"}
-                for entry in offer.catalog.versions(framework, archs)
-                for arch in archs
-                if arch in entry.architectures
-            ]  # fmt: skip
+            versions = [_version(c) for c in choices(offer, framework, archs) if not c.why]
             if versions:
                 first, *others = versions
                 made_for = _made_for(first["architecture"], snapshot)
                 cards.append({"first": first, "others": others, "made_for": made_for})
     return cards
+
+
+def _version(choice: Choice) -> dict[str, str]:
+    return {
+        "value": _value(choice),
+        "architecture": choice.architecture,
+        "title": _spelled(f"{choice.entry.framework} {choice.entry.version}"),
+    }
 
 
 def _made_for(architecture: str, snapshot: Snapshot) -> str:
@@ -211,15 +213,30 @@ def _made_for(architecture: str, snapshot: Snapshot) -> str:
 
 
 def _unavailable(offer: Offer) -> list[dict[str, Any]]:
-    """The entries that do not run here, grouped by the reason."""
+    """The entries that are not for this host, grouped by the reason."""
     reasons: dict[str, dict[str, None]] = {}
     for entry in offer.catalog.entries:
         why = why_unavailable(entry, offer.architectures)
         if why:
             name = f"{entry.framework} {entry.version}"
-            reason = why.removeprefix(f"{name} is ")
-            reasons.setdefault(reason, {})[_spelled(name)] = None
-    return [{"why": why[:1].upper() + why[1:], "entries": [*e]} for why, e in reasons.items()]
+            reasons.setdefault(_reason(why, name), {})[_spelled(name)] = None
+    return [{"why": why, "entries": [*entries]} for why, entries in reasons.items()]
+
+
+def _only_without_gpu(offer: Offer) -> list[dict[str, Any]]:
+    """The choices that no device here runs, grouped by the reason."""
+    reasons: dict[str, list[dict[str, str]]] = {}
+    for choice in (c for framework in frameworks(offer) for c in choices(offer, framework)):
+        if choice.why:
+            name = f"{choice.entry.framework} {choice.entry.version}"
+            reasons.setdefault(_reason(choice.why, name), []).append(_version(choice))
+    return [{"why": why, "versions": versions} for why, versions in reasons.items()]
+
+
+def _reason(why: str, name: str) -> str:
+    """A sentence that begins with an entry's name, as it is told of several."""
+    reason = why.removeprefix(f"{name} ").removeprefix("is ")
+    return reason[:1].upper() + reason[1:]
 
 
 # --- what the user may have --------------------------------------------------------------------

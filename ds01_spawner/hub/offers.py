@@ -12,6 +12,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Effective, Limits
 from ds01_spawner.core.options import Offer
 from ds01_spawner.core.policy import Policy
+from ds01_spawner.core.runs import on_host
 from ds01_spawner.services.settings import Settings
 
 
@@ -51,8 +52,9 @@ def offer_of(
 ) -> Offer:
     """The offer to the user whose limits these are; `groups` are JupyterHub's."""
     architectures = snapshot.architectures or tuple(settings.architectures)
+    here, barred = on_host(catalog, policy.runs_on, snapshot)
     return Offer(
-        catalog=catalog,
+        catalog=here,
         architectures=architectures or CUDA_ARCHITECTURES,
         limits=ceilings.lower(limits.limits),
         presets=policy.presets_of(limits.user, groups),
@@ -61,4 +63,7 @@ def offer_of(
         profiles=tuple(sorted({d.profile for d in snapshot.devices if d.profile})),
         has_gpus=bool(snapshot.devices) or not snapshot.known,
         default_gpus=settings.default_gpus,
+        gpu_memory=max((d.memory for d in snapshot.devices), default=None),
+        barred=barred,
+        runs_on=policy.runs_on,
     )

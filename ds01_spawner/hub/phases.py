@@ -229,7 +229,8 @@ class Start:
             wanted=Wanted(
                 self.request.gpus,
                 self.request.gpu,
-                frozenset({self.request.architecture}) if self.request.gpus else None,
+                self.request.needs if self.request.gpus else None,
+                self.request.gpu_memory,
             ),
             limits=self.offer.limits,
             hours=self.request.hours,

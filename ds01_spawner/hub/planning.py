@@ -140,6 +140,7 @@ class Grant:
     units: str
     hours: str
     idle_hours: str
+    architecture: str | None = None  # of the devices
 
     @classmethod
     def of(cls, lease: Lease, devices: tuple[Device, ...]) -> Grant:
@@ -153,6 +154,7 @@ class Grant:
             units=str(lease.units),
             hours=_hours(lease.hours),
             idle_hours=_hours(lease.idle_h),
+            architecture=devices[0].architecture if devices else None,
         )
 
 
@@ -188,7 +190,7 @@ def container_plan(
         generation=grant.generation,
         framework=request.entry.framework,
         version=request.entry.version,
-        architecture=request.architecture,
+        architecture=grant.architecture or request.architecture,
         catalog_image=request.entry.image,
         recipe=image.digest,
         project=request.project,

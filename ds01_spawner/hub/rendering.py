@@ -16,7 +16,7 @@ from traitlets.config import Config
 
 from ds01_spawner.core.container import create_body
 from ds01_spawner.core.limits import HostCapacity, effective
-from ds01_spawner.core.options import parse
+from ds01_spawner.core.options import Request, parse
 from ds01_spawner.hub import planning
 from ds01_spawner.hub.offers import offer_of
 from ds01_spawner.hub.spawner import DS01Spawner
@@ -58,7 +58,7 @@ async def render(
         request,
         planning.resources(offer.limits, request, capacity, settings),
         image,
-        _grant(request.gpus),
+        _grant(request),
         _owner(settings, user),
         settings,
     )
@@ -73,10 +73,12 @@ def _spawner(config: Config, user: str) -> DS01Spawner:
     return spawner
 
 
-def _grant(gpus: int) -> planning.Grant:
-    devices = (DEVICE,) * gpus
-    units = DEVICE if gpus else "0"
-    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, LEASE, LEASE)
+def _grant(request: Request) -> planning.Grant:
+    devices = (DEVICE,) * request.gpus
+    units = DEVICE if devices else "0"
+    several = devices and request.needs and len(request.needs.architectures) > 1
+    architecture = DEVICE if several else None
+    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, LEASE, LEASE, architecture)
 
 
 def _without_the_hubs(environment: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -163,15 +163,7 @@ def insert(db: sqlite3.Connection, lease: Lease, request: LeaseRequest | None) -
 def _request_text(request: LeaseRequest | None) -> str:
     if request is None:
         return "{}"
-    wanted = request.wanted
-    return json.dumps(
-        {
-            "count": wanted.count,
-            "kind": wanted.kind,
-            "architectures": sorted(wanted.architectures) if wanted.architectures else None,
-            "hours": request.hours,
-        }
-    )
+    return json.dumps({**asdict(request.wanted), "hours": request.hours})
 
 
 def update(db: sqlite3.Connection, lease: Lease) -> None:

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01_spawner.core.catalog import parse as parse_catalog
+from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, from_form, parse
 from ds01_spawner.core.policy import Preset
+from ds01_spawner.core.runs import Needs, RunsOn, on_host, runs
 from ds01_spawner.errors import OptionsRefused
 
 GIB = 1 << 30
@@ -21,6 +23,7 @@ CATALOG = parse_catalog(
     "Pytorch, 2.6.0, [CUDA_ADA;CUDA_AMPERE], aimehub/pytorch-2.6.0\n"
     "Tensorflow, 2.16.1, [CUDA_ADA], aimehub/tensorflow-2.16.1\n"
     "Pytorch, 2.6.0, [ROCM6], aimehub/pytorch-2.6.0-rocm\n"
+    "Jax, 0.4, [ROCM6], x/jax\n"
 )
 LIMITS = Limits(
     max_gpu_equivalents=2.0, max_gpu_slots_per_container=2, max_cpus=8, memory=16 * GIB,
@@ -35,6 +38,7 @@ DL101 = Preset(
 OFFER = Offer(
     catalog=CATALOG, architectures=("CUDA_ADA",), limits=LIMITS, presets={"dl101": DL101},
     bundles={"datascience": ("pandas", "scipy")}, profiles=("1g.10gb",), has_gpus=True,
+    gpu_memory=80 * 10**9,
 )  # fmt: skip
 
 
@@ -52,6 +56,8 @@ OFFER = Offer(
         ({"framework": "Pytorch", "architecture": "CUDA_ADA"}, {"architecture": "CUDA_ADA"}),
         ({"gpus": 2, "gpu": "full"}, {"gpus": 2, "gpu": "full"}),
         ({"gpus": 1, "gpu": "1g.10gb"}, {"gpu": "1g.10gb"}),
+        ({"gpus": 1, "gpu_memory": "20G"}, {"gpu": "any", "gpu_memory": 20 * 10**9}),
+        ({"gpus": 1}, {"gpu_memory": None}),
         ({"pip": ["Pandas >=2", "pandas>=2"]}, {"pip": ("pandas>=2",)}),
         ({"apt": ["vim", "htop"]}, {"apt": ("htop", "vim")}),
         ({"bundles": ["datascience"]}, {"bundles": ("datascience",)}),
@@ -69,8 +75,8 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
     told = {
         "framework": request.entry.framework, "version": request.entry.version,
         **{f: getattr(request, f) for f in
-           ("architecture", "preset", "bundles", "pip", "apt", "project", "gpus", "gpu", "cpus",
-            "memory", "hours")},
+           ("architecture", "preset", "bundles", "pip", "apt", "project", "gpus", "gpu",
+            "gpu_memory", "cpus", "memory", "hours")},
     }  # fmt: skip
     assert {key: told[key] for key in expected} == expected
 
@@ -87,6 +93,8 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
         ({"framework": "Pytorch", "version": "9.9"}, "version", "not offered here"),
         ({"framework": "Pytorch", "version": "2.7.1"}, "version", "not offered here"),
         ({"framework": "Pytorch", "version": 2.6}, "version", "not offered here"),
+        ({"framework": "Pytorch", "version": "2.7.1"}, "version", "2.7.1 is made for CUDA_AMPERE"),
+        ({"framework": "Jax"}, "framework", "Jax 0.4 is made for AMD GPUs; this server has NVIDIA"),
         ({"version": "2.6.0"}, "framework", "is missing"),
         ({"framework": "Pytorch", "architecture": "ROCM6"}, "architecture", "not of this server"),
         ({"gpus": 3}, "gpus", "at most 2"),
@@ -97,6 +105,10 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
         ({"gpu": "any"}, "gpu", "only for a server with at least one GPU"),
         ({"gpus": 1, "gpu": "3g.20gb"}, "gpu", "not a kind of GPU"),
         ({"gpus": 1, "gpu": "shared"}, "gpu", "not a kind of GPU"),
+        ({"gpu_memory": "20G"}, "gpu_memory", "only for a server with at least one GPU"),
+        ({"gpus": 1, "gpu_memory": "81G"}, "gpu_memory", "so much. Allowed: at most 80 GB."),
+        ({"gpus": 1, "gpu_memory": "20"}, "gpu_memory", "not a size"),
+        ({"gpus": 1, "gpu_memory": 20}, "gpu_memory", "not a size"),
         ({"bundles": ["nope"]}, "bundles", "is not a bundle"),
         ({"bundles": "datascience"}, "bundles", "not a list"),
         ({"pip": "pandas"}, "pip", "not a list"),
@@ -122,6 +134,7 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
         ({"preset": "nope"}, "preset", "not offered to you"),
         ({"preset": 7}, "preset", "not offered to you"),
         ({"preset": "dl101", "gpus": 2}, "gpus", "cannot be changed beside the preset"),
+        ({"preset": "dl101", "gpu_memory": "20G"}, "gpu_memory", "beside the preset"),
         ({"preset": "dl101", "framework": "Tensorflow"}, "framework", "beside the preset"),
     ],
 )
@@ -166,6 +179,130 @@ def test_a_host_of_two_architectures_offers_both() -> None:
     assert parse(wanted, offer).architecture == "CUDA_ADA"
 
 
+def test_the_devices_of_a_server_are_all_that_run_the_image_unless_one_class_is_wished() -> None:
+    offer = replace(OFFER, architectures=("CUDA_AMPERE", "CUDA_ADA"))
+    any_class = {"framework": "Pytorch", "version": "2.6.0", "gpus": 1}
+    assert parse(any_class, offer).needs == Needs(("CUDA_ADA", "CUDA_AMPERE"))
+    wished = {**any_class, "architecture": "CUDA_AMPERE"}
+    assert parse(wished, offer).needs == Needs(("CUDA_AMPERE",))
+    ruled = replace(offer, runs_on={"Pytorch/*": RunsOn(("CUDA_AMPERE",), (8, 6), (12, 1))})
+    assert parse(any_class, ruled).needs == Needs(("CUDA_AMPERE",), (12, 1), (8, 6))
+
+
+# --- rows that no device here runs ----------------------------------------------------------------
+
+OLD_DRIVER = Snapshot(
+    devices=(Device("L40", "gpu", "L40", "CUDA_ADA", 2520, 48 * GIB, compute_capability=(8, 9)),),
+    cuda=(11, 8),
+    driver="520.61.05",
+)
+ROWS = (
+    "Jax, 0.5, [CUDA_ADA], x/jax-0.5-cuda13.0\n"
+    "Pytorch, 2.9, [CUDA_ADA;CUDA_AMPERE], x/pytorch-2.9-cuda12.8\n"
+    "Pytorch, 2.8, [CUDA_ADA], x/pytorch-2.8-cuda11.8\n"
+    "Pytorch, 2.7, [CUDA_ADA], x/pytorch-2.7-cuda11.8\n"
+)
+NEEDS_12_8 = (
+    "Pytorch 2.9 needs CUDA 12.8, and this server's driver has 11.8: ask the administrator for a "
+    "newer driver. Without a GPU it can be started."
+)
+
+
+def with_old_driver(rows: str = ROWS, **rules: RunsOn) -> Offer:
+    catalog, barred = on_host(parse_catalog(rows), rules, OLD_DRIVER)
+    return replace(OFFER, catalog=catalog, barred=barred, runs_on=rules)
+
+
+@pytest.mark.parametrize(
+    ("options", "version"),
+    [
+        ({}, "2.8"),  # the latest that runs with a GPU, with one and without
+        ({"gpus": 1}, "2.8"),
+        ({"framework": "Pytorch"}, "2.8"),
+        ({"framework": "Pytorch", "version": "2.7", "gpus": 1}, "2.7"),
+        # without a GPU, driver and card do not matter
+        ({"framework": "Pytorch", "version": "2.9"}, "2.9"),
+        ({"framework": "Pytorch", "version": "2.9", "architecture": "CUDA_ADA", "gpus": 0}, "2.9"),
+        ({"framework": "Jax"}, "0.5"),
+    ],
+)
+def test_what_no_device_runs_is_not_the_latest_and_starts_without_one(
+    options: dict[str, object], version: str
+) -> None:
+    request = parse(options, with_old_driver())
+    assert request.entry.version == version
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "allowed"),
+    [
+        ({"framework": "Pytorch", "version": "2.9"}, "version", ("latest", "2.8", "2.7")),
+        ({"framework": "Pytorch", "version": "2.9", "architecture": "CUDA_ADA"}, "version",
+         ("latest", "2.8", "2.7")),
+        ({"framework": "Jax"}, "framework", ()),
+        ({"framework": "Jax", "version": "latest"}, "version", ()),
+    ],
+)  # fmt: skip
+def test_what_no_device_runs_is_refused_with_a_gpu(
+    options: dict[str, object], field: str, allowed: tuple[str, ...]
+) -> None:
+    with pytest.raises(OptionsRefused) as refused:
+        parse({**options, "gpus": 1}, with_old_driver())
+    (problem,) = refused.value.problems
+    assert (problem.field, problem.allowed) == (field, allowed)
+    if options["framework"] == "Pytorch":
+        assert problem.problem == NEEDS_12_8
+    else:
+        assert problem.problem.startswith("Jax 0.5 needs CUDA 13.0, and this server's driver has")
+
+
+def test_with_nothing_that_runs_the_first_row_starts_without_a_gpu() -> None:
+    offer = with_old_driver("Pytorch, 2.9, [CUDA_ADA], x/pytorch-2.9-cuda12.8\n")
+    assert parse({}, offer).entry.version == "2.9"
+    with pytest.raises(OptionsRefused, match=r"needs CUDA 12\.8"):
+        parse({"gpus": 1}, offer)
+
+
+def test_an_admins_word_lets_it_run() -> None:
+    offer = with_old_driver(**{"x/pytorch-2.9-*": RunsOn(anything=True)})
+    request = parse({"framework": "Pytorch", "gpus": 1}, offer)
+    assert request.entry.version == "2.9"
+    assert request.needs is not None
+    assert runs(request.needs, OLD_DRIVER.devices[0], OLD_DRIVER)
+
+
+def test_a_row_that_runs_is_not_hidden_by_one_that_does_not() -> None:
+    rows = (
+        "Pytorch, 2.9, [CUDA_AMPERE], x/pytorch-2.9-cuda12.8\n"
+        "Pytorch, 2.9, [CUDA_ADA], x/pytorch-2.9-cuda11.8\n"
+    )
+    widened = RunsOn(("CUDA_AMPERE", "CUDA_ADA"))
+    offer = with_old_driver(rows, **{"*12.8": widened})
+    request = parse({"framework": "Pytorch", "version": "2.9", "gpus": 1}, offer)
+    assert request.entry.image == "x/pytorch-2.9-cuda11.8"
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "framework": st.sampled_from(["Jax", "Pytorch"]),
+            "version": st.sampled_from(["latest", "0.5", "2.9", "2.8", "2.7"]),
+            "architecture": st.sampled_from(["CUDA_ADA", "CUDA_AMPERE"]),
+            "gpus": st.integers(0, 2),
+        },
+    )
+)
+def test_what_is_let_through_with_a_gpu_runs_on_one(options: dict[str, object]) -> None:
+    try:
+        request = parse(options, with_old_driver())
+    except OptionsRefused:
+        return
+    if request.gpus:
+        assert request.needs is not None
+        assert any(runs(request.needs, device, OLD_DRIVER) for device in OLD_DRIVER.devices)
+
+
 @pytest.mark.parametrize(
     ("form", "options"),
     [
@@ -180,13 +317,15 @@ def test_a_host_of_two_architectures_offers_both() -> None:
         ({"gpus": ["2:full"]}, {"gpus": 2, "gpu": "full"}),
         ({"gpus": ["x"]}, {"gpus": "x"}),
         ({"cpus": [""], "hours": ["1.5"]}, {"hours": 1.5}),
+        ({"gpus": ["1:full"], "gpu_memory": [" 20G "]},
+         {"gpus": 1, "gpu": "full", "gpu_memory": "20G"}),
         (
             {"environment": ["preset:dl101"], "gpus": ["0"], "pip": ["rich"], "hours": ["1"]},
             {"preset": "dl101", "pip": ["rich"], "hours": 1},
         ),
         ({"unknown": ["x"]}, {"unknown": "x"}),
     ],
-)
+)  # fmt: skip
 def test_form(form: dict[str, list[str]], options: dict[str, object]) -> None:
     assert from_form(form, OFFER.presets) == options
 
@@ -198,7 +337,7 @@ JSON = st.recursive(
 )
 KEYS = st.sampled_from(
     ["v", "preset", "framework", "version", "architecture", "bundles", "pip", "apt", "project",
-     "gpus", "gpu", "cpus", "memory", "hours", "image"]
+     "gpus", "gpu", "gpu_memory", "cpus", "memory", "hours", "image"]
 )  # fmt: skip
 
 

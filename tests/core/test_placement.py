@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted, place
+from ds01_spawner.core.runs import Needs
 from ds01_spawner.core.units import units_of_profile
 from ds01_spawner.errors import (
     DevicesUnknown,
@@ -48,7 +49,7 @@ HOST = Snapshot(
         full("OLD", name="P6000", arch="CUDA"),
     )
 )
-AMPERE = frozenset({"CUDA_AMPERE"})
+AMPERE = Needs(("CUDA_AMPERE",))
 CHOICES = [
     # wanted, taken, limits, held units -> chosen
     ("none asked for", Wanted(0), "", MANY, 0, ""),
@@ -61,7 +62,10 @@ CHOICES = [
     ("several models when no model has enough", Wanted(4, "full"), "", MANY, 0, "A1 A2 OLD B1"),
     ("a profile by name", Wanted(1, "3g.40gb"), "", MANY, 0, "L1"),
     ("several slices, by name only", Wanted(3, "1g.10gb"), "N1", MANY, 0, "N2 M1 M2"),
-    ("the image's architecture", Wanted(1, "any", frozenset({"CUDA"})), "", MANY, 0, "OLD"),
+    ("the image's architecture", Wanted(1, "any", Needs(("CUDA",))), "", MANY, 0, "OLD"),
+    ("memory: the smallest that has enough", Wanted(1, memory=20 * GIB), "", MANY, 0, "L1"),
+    ("memory: of whole ones", Wanted(1, "full", memory=80 * GIB), "", MANY, 0, "B1"),
+    ("memory: each of several", Wanted(2, "any", AMPERE, 40 * GIB), "A1", MANY, 0, "A2 B1"),
     (
         "any: a slice where whole ones are not allowed",
         Wanted(1), "", replace(MANY, allow_full_gpu=False), 0, "M1",
@@ -94,8 +98,11 @@ REFUSALS = [
     ("a profile that is not there", Wanted(1, "2g.20gb"), "", MANY, 0, NoSuchDevice, "3g.40gb"),
     (
         "an architecture that is not there",
-        Wanted(1, "any", frozenset({"ROCM6"})), "", MANY, 0, NoSuchDevice, "It has: none",
+        Wanted(1, "any", Needs(("ROCM6",))), "", MANY, 0, NoSuchDevice, "It has: none",
     ),
+    ("memory that no device has", Wanted(1, memory=10**11), "", MANY, 0, NoSuchDevice,
+     "of the kind any with 100 GB. It has: full (A100), 1g.10gb"),
+    ("memory that too few have", Wanted(2, memory=80 * GIB), "", MANY, 0, NotEnoughDevices, "1"),
     (
         "a whole GPU that policy forbids",
         Wanted(1, "full"), "", replace(MANY, allow_full_gpu=False), 0, FullGpuNotAllowed, "1g.10gb",
@@ -134,6 +141,54 @@ def test_refusal(
         place(HOST, dict.fromkeys(taken.split(), "someone"), wanted, limits, held)
     assert words in str(caught.value)
     assert caught.value.status < 500
+
+
+CU13 = Needs(("CUDA",), (13, 0))
+
+
+def test_what_the_image_needs_is_judged_device_by_device() -> None:
+    old = replace(full("A", "V100", arch="CUDA"), compute_capability=(7, 0))
+    new = replace(full("B", "T4", memory=80, arch="CUDA"), compute_capability=(7, 5))
+    mixed = Snapshot(devices=(old, new, full("C")))
+    assert place(mixed, {}, Wanted(1), MANY, 0).devices == (old,)  # the best fit of all
+    assert place(mixed, {}, Wanted(1, needs=CU13), MANY, 0).devices == (new,)
+    with pytest.raises(NotEnoughDevices):
+        place(mixed, {}, Wanted(2, needs=CU13), MANY, 0)
+
+
+def test_the_driver_of_the_moment_decides() -> None:
+    snapshot = Snapshot(devices=(full("A", arch="CUDA"),), cuda=(12, 4), driver="550.54.14")
+    with pytest.raises(NoSuchDevice, match="It has: none"):
+        place(snapshot, {}, Wanted(1, needs=CU13), MANY, 0)
+    newer = replace(snapshot, cuda=(13, 0), driver="580.65.06")
+    assert len(place(newer, {}, Wanted(1, needs=CU13), MANY, 0).devices) == 1
+
+
+# Four cards of 40 GB in two linked pairs, and a pair of 80 GB.
+LINKED = Snapshot(
+    devices=(*(full(f"C{i}") for i in range(1, 5)), full("D1", memory=80), full("D2", memory=80)),
+    links=(("C1", "C3", 9), ("C2", "C4", 9), ("C1", "C2", 1), ("C3", "C4", 1), ("D1", "D2", 9)),
+)
+LINKED_CHOICES = [
+    # wanted, taken -> chosen
+    ("one: the first, where all are missed alike", Wanted(1), "", "C1"),
+    ("one: not of a whole pair", Wanted(1), "C1", "C3"),
+    ("two: a pair", Wanted(2), "", "C1 C3"),
+    ("two: the pair that is whole", Wanted(2), "C3", "C2 C4"),
+    ("two: best fit before links", Wanted(2), "C1 C2", "C3 C4"),
+    ("three: a pair and its neighbour", Wanted(3), "", "C1 C2 C3"),
+    ("three: best fit first, then what goes with it", Wanted(3), "C1 C2 C4", "C3 D1 D2"),
+    ("two of the larger ones", Wanted(2, memory=80 * GIB), "", "D1 D2"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "chosen"), [pytest.param(*row[1:], id=row[0]) for row in LINKED_CHOICES]
+)
+def test_linked_cards_go_together(wanted: Wanted, taken: str, chosen: str) -> None:
+    for snapshot in (LINKED, replace(LINKED, devices=LINKED.devices[::-1])):
+        placed = place(snapshot, dict.fromkeys(taken.split(), "someone"), wanted, MANY, 0)
+        assert [device.uuid for device in placed.devices] == chosen.split()
 
 
 def test_unknown_devices_grant_nothing() -> None:

@@ -13,6 +13,7 @@ from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.options import KEYS
 from ds01_spawner.core.policy import NO_GROUP, PackageRules, Policy, parse
 from ds01_spawner.core.policy_schema import PresetPart
+from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.errors import Finding, PolicyRefused
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ds01-resource-limits.yaml"
@@ -270,6 +271,27 @@ def test_an_empty_mapping_is_told() -> None:
         ("packages: {max_pip: -1}", "p:1: packages.max_pip", "-1 should be greater than", ""),
         ("packages: {allow_url: true}", "p:1: packages.allow_url", "is not a known key.",
          "Did you mean allow_urls?"),
+        # where images run
+        ("runs_on: {a/*: sometimes}", "p:1: runs_on.a/*", "is 'sometimes'.",
+         "Write any, or one of architectures, compute_capability, cuda."),
+        ("runs_on: {a/*: [any]}", "p:1: runs_on.a/*", "is a list.", "Write any, or"),
+        ("runs_on: {a/*: }", "p:1: runs_on.a/*", "is empty.", "Write any, or"),
+        ("runs_on: {a/*: {}}", "p:1: runs_on.a/*", "is empty.", "Write any, or"),
+        ("runs_on: [a]", "p:1: runs_on", "is a list, not a mapping.", ""),
+        ("runs_on: {'a b?': any}", "p:1: runs_on.a b?", "matches no image.", "framework/version"),
+        ("runs_on: {a: {cuda: 12}}", "p:1: runs_on.a.cuda", "'12' is not a version.", "12.8"),
+        ("runs_on: {a: {cuda: [12, 8]}}", "p:1: runs_on.a.cuda", "a list is not a version.", ""),
+        ("runs_on: {a: {compute_capability: sm_90}}", "p:1: runs_on.a.compute_capability",
+         "'sm_90' is not a version.", ""),
+        ("runs_on: {a: {archs: [CUDA]}}", "p:1: runs_on.a.archs", "is not a known key.",
+         "architectures"),
+        ("runs_on: {a: {architectures: [CUDA_ADAA]}}", "p:1: runs_on.a.architectures.0",
+         "is not a known architecture.", "Did you mean CUDA_ADA?"),
+        ("runs_on: {a: {architectures: CUDA}}", "p:1: runs_on.a.architectures", "'CUDA' is not a",
+         ""),
+        ("runs_on: {a: {architectures: []}}", "p:1: runs_on.a.architectures", "is empty.", ""),
+        ("runs_on: {a: any, a: any}", "p:1: runs_on.a", "is here twice", "Delete one"),
+        ("run_on: {}", "p:1: run_on", "is not a known section.", "Did you mean runs_on?"),
         ("packages: {pip_allow: [a b]}", "p:1: packages.pip_allow.0", "'a b' is not a package", ""),
         ("packages: {apt_allow: [Git]}", "p:1: packages.apt_allow.0", "'Git' is not written", ""),
     ],
@@ -358,7 +380,7 @@ tree = st.recursive(
     st.dictionaries(
         st.sampled_from(
             ["defaults", "groups", "user_overrides", "presets", "bundles", "packages",
-             "default_group", "policies"]
+             "default_group", "policies", "runs_on"]
         ),
         st.one_of(tree, st.dictionaries(st.text(max_size=4), tree, max_size=3)),
         max_size=4,
@@ -459,6 +481,7 @@ presets:
     apt: [htop]
     gpus: 1
     gpu: 1g.10gb
+    gpu_memory: 8G
     memory: 16G
     hours: 2
     recommended: true
@@ -482,6 +505,7 @@ def test_a_preset_is_options_with_a_title() -> None:
         "apt": ["htop"],
         "gpus": 1,
         "gpu": "1g.10gb",
+        "gpu_memory": "8G",
         "memory": "16G",
         "hours": 2.0,
     }
@@ -517,6 +541,9 @@ def test_a_group_that_only_jupyterhub_may_have_is_told() -> None:
         ("{title: T, framework: P, apt: [a b]}", "apt.0", "'a b' is not a system package", ""),
         ("{title: T, framework: P, pip: pandas}", "pip", "'pandas' is not a list.", ""),
         ("{title: T, framework: P, gpu: full}", "gpu", "is only for a preset with", "gpus: 1"),
+        ("{title: T, framework: P, gpu_memory: 8G}", "gpu_memory", "is only for a", "gpus: 1"),
+        ("{title: T, framework: P, gpus: 1, gpu_memory: 8}", "gpu_memory", "8 is a size without",
+         "32G"),
         ("{title: T, framework: P, gpus: 1, gpu: big}", "gpu", "'big' is not a kind of GPU.", ""),
         ("{title: T, framework: P, gpus: 1, gpu: shared}", "gpu", "shared seats are not", ""),
         ("{title: T, framework: P, gpus: -1}", "gpus", "-1 is not", ""),
@@ -564,3 +591,18 @@ def test_package_rules() -> None:
         allow_urls=True, max_pip=3, pip_allow=("pandas",), apt_allow=("git",)
     )
     assert parse("packages:").packages == PackageRules()
+
+
+def test_where_images_run() -> None:
+    text = """\
+runs_on:
+  "aimehub/pytorch-2.8.0-*": any
+  Pytorch/2.7.1: {architectures: [CUDA_AMPERE, CUDA_ADA], compute_capability: 8.0, cuda: 12.10}
+  "*": {cuda: "12.4", architectures: null}
+"""
+    assert list(parse(text).runs_on.items()) == [  # in file order: the first that matches counts
+        ("aimehub/pytorch-2.8.0-*", RunsOn(anything=True)),
+        ("Pytorch/2.7.1", RunsOn(("CUDA_AMPERE", "CUDA_ADA"), (8, 0), (12, 10))),
+        ("*", RunsOn(cuda=(12, 4))),
+    ]
+    assert parse("runs_on:").runs_on == Policy().runs_on == {}

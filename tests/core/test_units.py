@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.units import (
     UNITS_PER_GPU,
+    format_gpu_memory,
     format_hours,
     format_size,
     gpueq_of_units,
+    parse_gpu_memory,
     parse_hours,
     parse_size,
     units_of_gpueq,
@@ -74,6 +76,26 @@ def test_what_is_no_size_is_refused_in_words(text: str) -> None:
 )
 def test_a_size_for_people(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "told"),
+    [
+        ("80G", 80 * 10**9, "80 GB"),  # an H100 of "80 GB" has 81,559 MiB, which are 79.6 GiB
+        ("40gb", 40 * 10**9, "40 GB"),
+        ("1.5T", 1536 * 10**9, "1536 GB"),
+        ("512M", 500_000_000, "0.5 GB"),
+    ],
+)
+def test_a_gpus_memory_is_counted_as_its_makers_do(text: str, size: int, told: str) -> None:
+    assert parse_gpu_memory(text) == size
+    assert format_gpu_memory(size) == told
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_gpu_memory("80")
+
+
+def test_a_gpus_memory_is_never_told_larger_than_it_is() -> None:
+    assert format_gpu_memory(81_559 << 20) == "85 GB"
 
 
 @given(st.integers(0, 10**6), st.sampled_from("kmgtKMGT"))

@@ -17,6 +17,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, from_form, parse
 from ds01_spawner.core.policy import Preset
+from ds01_spawner.core.runs import on_host
 from ds01_spawner.errors import EngineUnavailable, FieldProblem, OptionsRefused
 from ds01_spawner.hub.form import Facts, render, render_trouble
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
@@ -144,7 +145,58 @@ async def test_a_host_without_devices_offers_what_its_setting_says() -> None:
     form = shown(replace(seen, offer=offer, snapshot=Snapshot()))
     assert form.values("gpus") == ["0"]
     assert "no GPU on this server" in form.words
+    assert form.values("gpu_memory") == []
     assert "Pytorch|2.8.0|CUDA_ADA" in form.values("environment")
+
+
+# --- what no device of this host runs -------------------------------------------------------------
+
+OLD_DRIVER = """\
+Pytorch, 2.9, [CUDA_AMPERE], a/pytorch-2.9-cuda12.8
+Pytorch, 2.8, [CUDA_AMPERE], a/pytorch-2.8-cuda11.8
+Jax, 0.5, [CUDA_AMPERE], a/jax-0.5-cuda12.8
+Jax, 0.4, [ROCM6], a/jax-0.4-rocm
+"""
+
+
+async def with_old_driver(**more: Any) -> Facts:
+    seen = await facts(**more)
+    snapshot = replace(seen.snapshot, cuda=(11, 8), driver="520.61.05")
+    catalog, barred = on_host(parse_catalog(OLD_DRIVER), {}, snapshot)
+    offer = replace(seen.offer, catalog=catalog, barred=barred)
+    return replace(seen, offer=offer, snapshot=snapshot)
+
+
+async def test_what_no_device_runs_is_told_with_its_reason_and_starts_without_one() -> None:
+    form = shown(await with_old_driver())
+    assert form.values("environment") == [
+        "Pytorch|2.8|CUDA_AMPERE",
+        "Pytorch|2.9|CUDA_AMPERE",
+        "Jax|0.5|CUDA_AMPERE",
+    ]
+    assert form.checked("environment") == ["Pytorch|2.8|CUDA_AMPERE"]
+    assert "PyTorch 2.8recommended" in form.words
+    assert (
+        "Not for this server (3) Needs CUDA 12.8, and this server's driver has 11.8: ask the "
+        "administrator for a newer driver. Without a GPU: PyTorch 2.9 Jax 0.5 Made for AMD GPUs; "
+        "this server has NVIDIA GPUs.Jax 0.4" in form.words
+    )
+
+
+async def test_what_was_chosen_without_a_gpu_is_kept_in_sight() -> None:
+    form = shown(await with_old_driver(chosen={"framework": "Pytorch", "version": "2.9"}))
+    assert form.checked("environment") == ["Pytorch|2.9|CUDA_AMPERE"]
+    assert '<details class="mt-2" open>' in form.html
+    assert '<details class="mt-2">' in shown(await with_old_driver()).html
+
+
+@pytest.mark.parametrize("options", [{"framework": "Jax"}, {"framework": "Pytorch", "gpus": 1}, {}])
+async def test_what_the_form_preselects_is_what_the_options_mean(options: dict[str, Any]) -> None:
+    seen = await with_old_driver(chosen=options)
+    request = parse(options, seen.offer)
+    assert shown(seen).checked("environment") == [
+        f"{request.entry.framework}|{request.entry.version}|{request.architecture}"
+    ]
 
 
 # --- what is shut, and why ------------------------------------------------------------------------
@@ -190,8 +242,8 @@ async def test_unknown_devices_offer_servers_without_one() -> None:
 
 CHOSEN = {
     "framework": "Pytorch", "version": "2.6.0", "architecture": "CUDA_AMPERE", "gpus": 2,
-    "gpu": "full", "bundles": ["datascience"], "pip": ["numpy", "rich>=13"], "apt": ["htop"],
-    "project": "my thesis", "hours": 2.5, "cpus": 1, "memory": "4G",
+    "gpu": "full", "gpu_memory": "20G", "bundles": ["datascience"], "pip": ["numpy", "rich>=13"],
+    "apt": ["htop"], "project": "my thesis", "hours": 2.5, "cpus": 1, "memory": "4G",
 }  # fmt: skip
 
 

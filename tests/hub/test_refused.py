@@ -151,7 +151,7 @@ async def test_the_disk_is_nearly_full(world: World, user: str) -> None:
         answer = await world.start(user, {"pip": ["new"]})
     finally:
         world.engine.disk_free = None
-    assert answer.code == 409
+    assert answer.code == 503
     assert "5 GiB are free, and no new server starts below 10 GiB" in words(answer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
+from ds01_spawner.cli.main import main
 from ds01_spawner.hub.rendering import DEVICE, HUB, LEASE, TOKEN, UID, render
 from tests.hub.world import World
 
@@ -86,6 +88,44 @@ async def test_the_real_body_is_equal(
     assert shown["image"] == real["Image"]
     assert world.engine.builds[-1].files["Dockerfile"].decode() == shown["dockerfile"]
     await world.stop(user)
+
+
+NO_DEVICE_RUNS = """\
+Pytorch, 3.0, [CUDA], a/pytorch-3.0-cuda13.0
+Pytorch, 2.9, [CUDA_AMPERE], a/pytorch-2.9
+"""
+
+
+async def test_what_no_device_runs_is_refused_with_the_sentence_of_the_form(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    config.DS01Spawner.gpus = "simulated:1xV100-32GB"
+    config.DS01Spawner.catalog_file = str(tmp_path / "catalog.repo")
+    (tmp_path / "catalog.repo").write_text(NO_DEVICE_RUNS)
+    monkeypatch.setattr("ds01_spawner.cli.render.load", lambda path: config)
+
+    async def rendered(options: str) -> tuple[int, str]:
+        args = ["--config", "hub.py", "render", "--user", "ada", "--options", options]
+        code = await asyncio.to_thread(main, args)  # it has an event loop of its own
+        return code, capsys.readouterr().err
+
+    wanted = '{"framework": "Pytorch", "version": "3.0", "gpus": %d}'
+    code, told = await rendered(wanted % 1)
+    assert code == 1
+    assert (
+        "version: Pytorch 3.0 needs a GPU of compute capability 7.5 or higher, and this server's "
+        "Tesla V100-SXM2-32GB has 7.0: choose an older version." in told
+    )
+    assert await rendered(wanted % 0) == (0, "")
+    code, told = await rendered('{"framework": "Pytorch", "version": "2.9"}')
+    assert code == 1
+    assert "Pytorch 2.9 is made for CUDA_AMPERE" in told
+
+    # An admin who knows better says so.
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("runs_on: {Pytorch/3.*: {compute_capability: 7.0}}")
+    config.DS01Spawner.policy_file = str(policy)
+    assert await rendered(wanted % 1) == (0, "")
 
 
 async def test_it_changes_nothing(world: World, user: str, config: Config, tmp_path: Path) -> None:

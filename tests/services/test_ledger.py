@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import sqlite3
@@ -23,6 +24,7 @@ from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.lifetime import End, Use
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted, place
+from ds01_spawner.core.runs import Needs
 from ds01_spawner.errors import (
     DeviceHeld,
     Draining,
@@ -135,6 +137,24 @@ def test_a_lease_without_devices_counts_as_a_server(ledger: Ledger) -> None:
         ledger.reserve(
             request(server="b", gpus=0, limits=Limits(max_containers_per_user=1)), snapshot()
         )
+
+
+def test_a_lease_remembers_what_its_devices_had_to_be(ledger: Ledger, path: Path) -> None:
+    wanted = Wanted(1, "full", Needs(("CUDA_AMPERE",), (12, 8), (8, 0)), 20 * 10**9)
+    ledger.reserve(replace(request(hours=2), wanted=wanted), snapshot())
+    with closing(sqlite3.connect(path)) as db:
+        ((text,),) = db.execute("SELECT request FROM lease").fetchall()
+    assert json.loads(text) == {
+        "count": 1,
+        "kind": "full",
+        "needs": {
+            "architectures": ["CUDA_AMPERE"],
+            "cuda": [12, 8],
+            "compute_capability": [8, 0],
+        },
+        "memory": 20 * 10**9,
+        "hours": 2,
+    }
 
 
 def test_check_says_what_reserve_would_and_reserves_nothing(ledger: Ledger) -> None:

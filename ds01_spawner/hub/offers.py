@@ -50,10 +50,12 @@ def offer_of(
     snapshot: Snapshot,
 ) -> Offer:
     """The offer to the user whose limits these are; `groups` are JupyterHub's."""
-    architectures = snapshot.architectures or tuple(settings.architectures)
+    architectures = snapshot.architectures
+    if not architectures or not snapshot.known:  # a driver that hangs takes no image away
+        architectures += tuple(settings.architectures) or CUDA_ARCHITECTURES
     return Offer(
         catalog=catalog,
-        architectures=architectures or CUDA_ARCHITECTURES,
+        architectures=tuple(dict.fromkeys(architectures)),
         limits=ceilings.lower(limits.limits),
         presets=policy.presets_of(limits.user, groups),
         bundles=policy.bundles,

@@ -195,7 +195,10 @@ def _groups(root: Path, files: Iterable[str]) -> tuple[tuple[int, ...], str]:
 
 
 def _usage(root: Path, device: Device, node: _Node) -> Usage:
-    """Load and memory in use, which only a whole card tells."""
+    """Load and memory in use, which only a whole card tells.
+
+    What the driver keeps for itself is in it: there is no file that tells it apart.
+    """
     if not device.whole:
         return Usage()
     folder = _folder(root, node)

@@ -55,6 +55,16 @@ def of_compute_capability(capability: tuple[int, int]) -> str | None:
     return found
 
 
+def gfx_of(target_version: int) -> str:
+    """The target of an AMD device by the kernel's number of it: 90010 is `gfx90a`.
+
+    Major, minor and stepping in two decimal digits each (`gfx_target_version` of KFD); the name
+    has the last two in hexadecimal, one digit each. Empty for 0, which is no GPU.
+    """
+    major, rest = divmod(target_version, 10_000)
+    return f"gfx{major}{rest // 100:x}{rest % 100:x}" if target_version > 0 else ""
+
+
 def of_gfx(name: str) -> str | None:
     """The class of an AMD device by its target, such as `gfx90a` or `gfx90a:xnack+`."""
     return _GFX.get(name.split(":", 1)[0])

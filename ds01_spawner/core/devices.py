@@ -15,7 +15,7 @@ Kind = Literal["gpu", "mig", "amd"]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One allocatable GPU or MIG instance. The parent of MIG instances is never a Device."""
+    """One allocatable GPU or part of one. A card that is given out in parts is never a Device."""
 
     uuid: str
     kind: Kind
@@ -23,8 +23,8 @@ class Device:
     architecture: str | None  # an AIME class such as CUDA_AMPERE; None: no image runs on it
     units: int  # 2520 = one whole GPU
     memory: int  # bytes
-    profile: str | None = None  # "1g.10gb" of a MIG instance
-    parent: str | None = None  # UUID of the card of a MIG instance
+    profile: str | None = None  # "1g.10gb" of a MIG instance, "cpx" of an AMD partition
+    parent: str | None = None  # the card that it is a part of
     index: int = 0  # for people only; it may change at a reboot
     compute_capability: tuple[int, int] | None = None
     healthy: bool = True
@@ -36,7 +36,7 @@ class Device:
     @property
     def whole(self) -> bool:
         """Whether this is a whole GPU."""
-        return self.kind != "mig"
+        return self.parent is None
 
 
 @dataclass(frozen=True, slots=True)

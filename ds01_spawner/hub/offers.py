@@ -51,11 +51,13 @@ def offer_of(
     snapshot: Snapshot,
 ) -> Offer:
     """The offer to the user whose limits these are; `groups` are JupyterHub's."""
-    architectures = snapshot.architectures or tuple(settings.architectures)
+    architectures = snapshot.architectures
+    if not architectures or not snapshot.known:  # a driver that hangs takes no image away
+        architectures += tuple(settings.architectures) or CUDA_ARCHITECTURES
     here, barred = on_host(catalog, policy.runs_on, snapshot)
     return Offer(
         catalog=here,
-        architectures=architectures or CUDA_ARCHITECTURES,
+        architectures=tuple(dict.fromkeys(architectures)),
         limits=ceilings.lower(limits.limits),
         presets=policy.presets_of(limits.user, groups),
         bundles=policy.bundles,

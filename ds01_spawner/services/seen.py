@@ -10,17 +10,22 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from ds01_spawner.core.devices import Device, Snapshot
 
 Json = Mapping[str, Any]
+Maker = Literal["nvidia", "amd", "either"]  # either: of whose driver the engine has
 ALIVE = ("running", "paused", "restarting")
 _DEVICE_NODE = re.compile(r"/dev/nvidia(\d+)")
-_INDEX = re.compile(r"(\d+)(?::\d+)?")
+_RENDER_NODE = re.compile(r"/dev/dri/renderD\d+")
+_INDEX = re.compile(r"(\d{1,4})(?::\d+)?")
+_RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")  # AMD's
 _UUID = re.compile(r"(?:GPU|MIG)-.+")
+_AMD_UUID = re.compile(r"0x[0-9a-f]{1,16}", re.IGNORECASE)
 _OLD_MIG = re.compile(r"MIG-(GPU-[^/]+)/.+")  # drivers before 470
-_CDI = "nvidia.com/"
+_CDI: Mapping[str, Maker] = {"nvidia.com/": "nvidia", "amd.com/": "amd"}
+_VISIBLE: Mapping[Maker, str] = {"nvidia": "NVIDIA_VISIBLE_DEVICES", "amd": "AMD_VISIBLE_DEVICES"}
 # Runtimes that do not read NVIDIA_VISIBLE_DEVICES, which every CUDA image sets to "all".
 _PLAIN_RUNTIMES = ("runc", "crun", "io.containerd.runc.v2")
 _DS01_LABELS = ("ds01.", "aime.mlc")
@@ -71,20 +76,34 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The GPUs that a container was given: by UUID, by index, or every one."""
+    """The GPUs that a container was given: by UUID, device file or index, or every one."""
 
     uuids: frozenset[str] = field(default_factory=frozenset)
-    indices: frozenset[int] = field(default_factory=frozenset)
-    every: bool = False
+    nodes: frozenset[str] = field(default_factory=frozenset)  # AMD's render nodes
+    indices: frozenset[tuple[Maker, int]] = field(default_factory=frozenset)
+    every: frozenset[Maker] = field(default_factory=frozenset)
 
-    def holds(self, device: Device) -> bool:
-        """Whether the device is among them; who has a card has its instances."""
+    def holds(self, device: Device, nvidia: bool = True) -> bool:
+        """Whether the device is among them; who has a card has its parts.
+
+        `nvidia`: whether this host has NVIDIA devices. A request that names no maker is for
+        them, and for AMD's only where there are none (engines from 29.3 on).
+        """
+        makers: set[Maker] = {"amd"} if device.kind == "amd" else {"nvidia", "either"}
+        if not nvidia:
+            makers.add("either")
         names = (device.uuid, device.parent or device.uuid)
         return (
-            self.every
-            or device.index in self.indices
+            not makers.isdisjoint(self.every)
+            or not self.nodes.isdisjoint(device.nodes)
+            or any(maker in makers and _is(index, device) for maker, index in self.indices)
             or any(name.startswith(uuid) for uuid in self.uuids for name in names)
         )
+
+
+def _is(index: int, device: Device) -> bool:
+    # AMD's tools number the parts of cards in an order of their own: a number may be any part.
+    return index == device.index or (device.kind == "amd" and not device.whole)
 
 
 def number(text: str) -> int | None:
@@ -107,56 +126,83 @@ def seen(listed: Json) -> Seen:
 def holding(inspected: Json) -> Holding:
     """The GPUs that a container was given, from what the engine tells of it.
 
-    Where that cannot be understood it holds every GPU: better one too few free than one given
-    out twice (DS01 saw nothing in `--gpus all` and gave those GPUs to the next user).
+    Where that cannot be understood it holds every GPU of that maker: better one too few free than
+    one given out twice (DS01 saw nothing in `--gpus all` and gave those GPUs to the next user).
     """
     host = inspected.get("HostConfig") or {}
-    references: list[str] = []
-    by_environment = str(host.get("Runtime") or "") not in _PLAIN_RUNTIMES
+    references: list[tuple[Maker, str]] = []
+    by_environment = _readers(str(host.get("Runtime") or ""))
     for request in host.get("DeviceRequests") or []:
-        if not _asks_for_gpus(request):
-            continue
-        ids, count = request.get("DeviceIDs") or [], request.get("Count") or 0
-        references += ids or (["all"] if count < 0 else [str(index) for index in range(count)])
-        by_environment = by_environment or (not ids and not count)
-    if by_environment:
-        references += _visible_devices((inspected.get("Config") or {}).get("Env") or [])
-    for device in host.get("Devices") or []:
-        node = _DEVICE_NODE.fullmatch(str(device.get("PathOnHost")))
-        references += [node[1]] if node else []
-    return _holding(references)
+        maker, names = _asked(request)
+        references += names
+        if maker and not names:
+            by_environment |= {"nvidia", "amd"} if maker == "either" else {maker}
+    environment = (inspected.get("Config") or {}).get("Env") or []
+    for maker in by_environment:
+        references += [(maker, name) for name in _values(environment, _VISIBLE[maker])]
+    paths = {str(device.get("PathOnHost")).rstrip("/") for device in host.get("Devices") or []}
+    references += [("nvidia", node[1]) for path in paths if (node := _DEVICE_NODE.fullmatch(path))]
+    nodes = {path for path in paths if _RENDER_NODE.fullmatch(path)}
+    # All of /dev/dri, as AMD's and AIME's own commands give it, or a part that names no device.
+    if any(path == "/dev/dri" or path.startswith("/dev/dri/") for path in paths - nodes):
+        references.append(("amd", "all"))
+    return _holding(references, nodes)
 
 
-def _asks_for_gpus(request: Json) -> bool:
-    driver = str(request.get("Driver") or "")
+def _readers(runtime: str) -> set[Maker]:
+    """The makers whose variable a runtime may read; of an unknown one, any."""
+    if runtime in _PLAIN_RUNTIMES:
+        return set()
+    named: set[Maker] = {maker for maker in _VISIBLE if runtime.startswith(maker)}
+    return named or {*_VISIBLE}
+
+
+def _asked(request: Json) -> tuple[Maker | None, list[tuple[Maker, str]]]:
+    """Whose GPUs a device request is for, None for no GPU, and which it names."""
+    driver, count = str(request.get("Driver") or ""), request.get("Count") or 0
     capabilities = {name for group in request.get("Capabilities") or [] for name in group}
+    ids = [str(id) for id in request.get("DeviceIDs") or []]
     if driver == "cdi":
-        return any(str(id).startswith(_CDI) for id in request.get("DeviceIDs") or [])
-    return driver.startswith("nvidia") or bool({"gpu", "nvidia"} & capabilities)
+        named = ((maker, id) for id in ids for at, maker in _CDI.items() if id.startswith(at))
+        return None, list(named)
+    maker: Maker
+    if driver.startswith("nvidia") or "nvidia" in capabilities:
+        maker = "nvidia"
+    elif driver.startswith("amd") or "amd" in capabilities:
+        maker = "amd"
+    elif "gpu" in capabilities:
+        maker = "either"
+    else:
+        return None, []
+    names = ids or (["all"] if count < 0 else [str(index) for index in range(count)])
+    return maker, [(maker, name) for name in names]
 
 
-def _visible_devices(environment: Iterable[str]) -> list[str]:
-    name = "NVIDIA_VISIBLE_DEVICES="
-    values = [entry.removeprefix(name) for entry in environment if entry.startswith(name)]
+def _values(environment: Iterable[str], variable: str) -> list[str]:
+    values = [v for entry in environment for n, _, v in (entry.partition("="),) if n == variable]
     return values[-1].split(",") if values else []
 
 
-def _holding(references: Iterable[str]) -> Holding:
+def _holding(references: Iterable[tuple[Maker, str]], nodes: Iterable[str]) -> Holding:
     uuids: set[str] = set()
-    indices: set[int] = set()
-    every = False
-    for reference in references:
+    indices: set[tuple[Maker, int]] = set()
+    every: set[Maker] = set()
+    for maker, reference in references:
         name = reference.rpartition("=")[2].strip()  # CDI: nvidia.com/gpu=GPU-...
-        index, old = _INDEX.fullmatch(name), _OLD_MIG.fullmatch(name)
+        old, span = _OLD_MIG.fullmatch(name), _RANGE.fullmatch(name)
         if name in ("", "void", "none"):
             continue
-        if index:
-            indices.add(int(index[1]))
+        if index := _INDEX.fullmatch(name):
+            indices.add((maker, int(index[1])))
+        elif span:
+            indices |= {(maker, index) for index in range(int(span[1]), int(span[2]) + 1)}
+        elif _AMD_UUID.fullmatch(name):
+            uuids.add(f"0x{int(name, 16):016x}")
         elif _UUID.fullmatch(name):
             uuids.add(old[1] if old else name)
         else:
-            every = True
-    return Holding(frozenset(uuids), frozenset(indices), every)
+            every.add(maker)
+    return Holding(frozenset(uuids), frozenset(nodes), frozenset(indices), frozenset(every))
 
 
 def keeps_devices(container: Seen) -> bool:
@@ -172,8 +218,9 @@ def keeps_devices(container: Seen) -> bool:
 def holders(held: Iterable[tuple[Seen, Holding]], snapshot: Snapshot) -> dict[str, str]:
     """Of each device that one of these containers holds: by whom."""
     found: dict[str, str] = {}
+    nvidia = any(device.kind != "amd" for device in snapshot.devices)
     for container, what in held:
         for device in snapshot.devices:
-            if what.holds(device):
+            if what.holds(device, nvidia):
                 found.setdefault(device.uuid, container.who)
     return found

@@ -78,7 +78,7 @@ class Settings(LoggingConfigurable):
         help="""
         Which catalog entries a host without devices offers. Empty: all CUDA ones.
 
-        On a host with devices their own compute capability decides.
+        On a host with devices these decide themselves.
         """,
     )
     gpus = Unicode(
@@ -87,8 +87,9 @@ class Settings(LoggingConfigurable):
         help="""
         Where the devices are read from.
 
-        `auto`: from the NVIDIA driver, none where there is no driver. `none`: no device is
-        offered. `simulated:2xA100-40GB`: made-up devices, for demonstrations and tests; they are
+        `auto`: from the drivers of NVIDIA and AMD, none where there is no driver; while one of
+        them does not answer, no device of either is given out. `none`: no device is offered.
+        `simulated:2xA100-40GB,1xMI210`: made-up devices, for demonstrations and tests; they are
         never used unless asked for here.
         """,
     )

@@ -16,8 +16,9 @@ from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.events import EventFile
 from ds01_spawner.services.files import CatalogFile, PolicyFile
-from ds01_spawner.services.inventory.base import Inventory, NoDevices
+from ds01_spawner.services.inventory.base import Inventory, NoDevices, Together
 from ds01_spawner.services.inventory.nvml import NvmlInventory
+from ds01_spawner.services.inventory.rocm import RocmInventory
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.settings import SECTION, Settings
@@ -57,7 +58,9 @@ def inventory(settings: Settings) -> Inventory:
     """Where the devices are read from. A broken driver means no device, never simulated ones."""
     if settings.simulated:
         return SimulatedInventory(settings.gpus.partition(":")[2], settings.hub_id)
-    return NoDevices() if settings.gpus == "none" else NvmlInventory()
+    if settings.gpus == "none":
+        return NoDevices()
+    return Together(NvmlInventory(), RocmInventory(now=now))
 
 
 def data_folder(settings: Settings) -> Path:

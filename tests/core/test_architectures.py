@@ -10,6 +10,7 @@ from ds01_spawner.core.architectures import (
     ARCHITECTURES,
     CUDA_ARCHITECTURES,
     family,
+    gfx_of,
     of_compute_capability,
     of_gfx,
     why_unavailable,
@@ -59,6 +60,25 @@ def test_of_compute_capability(
 )
 def test_of_gfx(card: str, gfx: str, architecture: str | None) -> None:
     assert of_gfx(gfx) == architecture, card
+
+
+@pytest.mark.parametrize(
+    ("target_version", "gfx"),
+    [
+        (80003, "gfx803"),
+        (90006, "gfx906"),
+        (90008, "gfx908"),
+        (90010, "gfx90a"),
+        (90402, "gfx942"),
+        (100306, "gfx1036"),
+        (110000, "gfx1100"),
+        (110501, "gfx1151"),
+        (120001, "gfx1201"),
+        (0, ""),  # a node without a GPU
+    ],
+)
+def test_gfx_of(target_version: int, gfx: str) -> None:
+    assert gfx_of(target_version) == gfx
 
 
 @given(st.tuples(st.integers(0, 40), st.integers(0, 20)))

@@ -37,6 +37,7 @@ from ds01_spawner.errors import (
     TooManyServers,
 )
 from ds01_spawner.services import ledger_rows
+from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -650,3 +651,28 @@ def test_a_process_killed_many_times_leaves_a_whole_ledger(
     opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     _killed_in_the_middle(500, opened, worker)
+
+
+# --- a host of both makers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("needs", "kinds"),
+    [
+        (Needs(("ROCM6",)), {"amd"}),
+        (Needs(("CUDA_AMPERE", "CUDA_ADA")), {"gpu", "mig"}),
+    ],
+)
+async def test_no_lease_has_a_device_of_the_other_maker(
+    ledger: Ledger, needs: Needs, kinds: set[str]
+) -> None:
+    description = "1xA100-40GB,1xMI210,1xH100-80GB:mig=2x1g.10gb,1xRX7900XTX"
+    host = await SimulatedInventory(description, "host").snapshot()
+    theirs = {device.uuid for device in host.devices if device.kind in kinds}
+    assert 0 < len(theirs) < len(host.devices)
+    for number in range(len(theirs)):
+        asked = LeaseRequest("hub", f"user{number}", "", Wanted(1, "any", needs), Limits())
+        ledger.reserve(asked, host)
+    assert sorted(uuid for lease in ledger.leases() for uuid in lease.devices) == sorted(theirs)
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(LeaseRequest("hub", "late", "", Wanted(1, "any", needs), Limits()), host)

@@ -1,4 +1,4 @@
-"""What devices this host has: from the NVIDIA driver, or made up where that was asked for."""
+"""What devices this host has: from its drivers, or made up where that was asked for."""
 
 from ds01_spawner.services.inventory.base import Inventory
 

@@ -1,10 +1,15 @@
-"""What an inventory is."""
+"""What an inventory is, how several are one, and how often a driver is asked."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from ds01_spawner.core.devices import Snapshot
+
+FRESH_S = 2.0
+BACKOFF_S = (2.0, 60.0)  # after the first failure, and at most; doubled between
 
 
 class Inventory(Protocol):
@@ -21,3 +26,83 @@ class NoDevices:
     async def snapshot(self) -> Snapshot:
         """No devices, and sure of it."""
         return Snapshot()
+
+
+class Kept:
+    """Answers of `ask`, which never raises, kept for `fresh_s`.
+
+    Callers at the same time share one question; failures are repeated ever more slowly.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Snapshot]],
+        fresh_s: float,
+        backoff_s: tuple[float, float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._ask_driver = ask
+        self._fresh_s = fresh_s
+        self._backoff_s = backoff_s
+        self._monotonic = monotonic
+        self._last: Snapshot | None = None
+        self._ask_again = 0.0
+        self._failures = 0
+        self._asking: asyncio.Task[Snapshot] | None = None
+
+    async def snapshot(self) -> Snapshot:
+        """The last answer, or a new one."""
+        if self._last is not None and self._monotonic() < self._ask_again:
+            return self._last
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        # Whoever gives up waiting does not take the answer from the others.
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Snapshot:
+        snapshot = await self._ask_driver()
+        if snapshot.known:
+            self._failures = 0
+            wait = self._fresh_s
+        else:
+            first, most = self._backoff_s
+            wait = min(most, first * 2.0 ** min(self._failures, 16))
+            self._failures += 1
+        self._last = snapshot
+        self._ask_again = self._monotonic() + wait
+        return snapshot
+
+
+class Together:
+    """The devices of several inventories as those of one."""
+
+    def __init__(self, *inventories: Inventory) -> None:
+        self._inventories = inventories
+
+    async def snapshot(self) -> Snapshot:
+        """All devices that are told of, known only where every inventory knows."""
+        return together(await asyncio.gather(*(i.snapshot() for i in self._inventories)))
+
+
+def together(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """One snapshot of several makers' devices.
+
+    While one maker's devices are not known, the others' are shown and nothing is granted, though
+    one could: what a wish, a quota or the best fit is judged by is the whole host, and half of it
+    gives false reasons ("there is no such GPU here") and false choices. A snapshot that is not
+    known has no epoch: a driver that hangs has changed no device.
+    """
+    known = all(snapshot.known for snapshot in snapshots)
+    taken = [snapshot.taken for snapshot in snapshots if snapshot.taken is not None]
+    return Snapshot(
+        devices=tuple(device for snapshot in snapshots for device in snapshot.devices),
+        known=known,
+        simulated=any(snapshot.simulated for snapshot in snapshots),
+        driver=next((s.driver for s in snapshots if s.driver), None),
+        cuda=next((s.cuda for s in snapshots if s.cuda), None),
+        problems=tuple(problem for snapshot in snapshots for problem in snapshot.problems),
+        taken=min(taken, default=None),
+        epoch="+".join(s.epoch for s in snapshots if s.epoch) if known else "",
+        usage={uuid: use for snapshot in snapshots for uuid, use in snapshot.usage.items()},
+        links=tuple(link for snapshot in snapshots for link in snapshot.links),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ds01_spawner.core.architectures import of_compute_capability, of_gfx
 from ds01_spawner.core.devices import Device, Snapshot
@@ -43,6 +43,7 @@ MODELS = {
     "MI100": _Model("AMD Instinct MI100", 32, "gfx908"),
     "MI210": _Model("AMD Instinct MI210", 64, "gfx90a"),
     "MI300X": _Model("AMD Instinct MI300X", 192, "gfx942"),
+    "RX7900XTX": _Model("AMD Radeon RX 7900 XTX", 24, "gfx1100"),
 }
 
 
@@ -51,7 +52,8 @@ class SimulatedInventory:
 
     Several sizes of MIG instances are joined with a plus: `mig=3x1g.10gb+2x2g.20gb`. UUIDs are
     made from `host`, the model and the place in the description, so they are the same each time.
-    Raises SimulationRefused.
+    Each maker's cards are numbered from 0, as their drivers do. AMD's have no device files: no
+    container gets any. Raises SimulationRefused.
     """
 
     def __init__(self, description: str, host: str) -> None:
@@ -64,7 +66,7 @@ class SimulatedInventory:
 
 def _devices(description: str, host: str) -> tuple[Device, ...]:
     devices: list[Device] = []
-    cards = 0
+    cards: list[Device] = []
     for part in description.split(","):
         match = _CARDS.fullmatch(part.strip())
         if not match:
@@ -73,16 +75,17 @@ def _devices(description: str, host: str) -> tuple[Device, ...]:
         if model not in MODELS:
             raise SimulationRefused(model, f"the models are {', '.join(MODELS)}")
         for _ in range(int(count)):
-            card = _card(host, cards, MODELS[model], int(memory or MODELS[model].memory))
+            card = _card(host, len(cards), MODELS[model], int(memory or MODELS[model].memory))
+            card = replace(card, index=sum(other.kind == card.kind for other in cards))
+            cards.append(card)
             devices += _instances(card, MODELS[model], instances) if instances else [card]
-            cards += 1
             if len(devices) > MAX_DEVICES:
                 raise SimulationRefused(description, f"it has more than {MAX_DEVICES} devices")
     return tuple(devices)
 
 
-def _card(host: str, index: int, model: _Model, memory: int) -> Device:
-    made = uuid.uuid5(_NAMESPACE, f"{host}/{index}/{model.name}/{memory}")
+def _card(host: str, place: int, model: _Model, memory: int) -> Device:
+    made = uuid.uuid5(_NAMESPACE, f"{host}/{place}/{model.name}/{memory}")
     if isinstance(model.chip, str):
         return Device(
             uuid=f"0x{made.hex[:16]}",
@@ -91,7 +94,6 @@ def _card(host: str, index: int, model: _Model, memory: int) -> Device:
             architecture=of_gfx(model.chip),
             units=UNITS_PER_GPU,
             memory=memory * GIB,
-            index=index,
         )
     return Device(
         uuid=f"GPU-{made}",
@@ -100,7 +102,6 @@ def _card(host: str, index: int, model: _Model, memory: int) -> Device:
         architecture=of_compute_capability(model.chip),
         units=UNITS_PER_GPU,
         memory=memory * GIB,
-        index=index,
         compute_capability=model.chip,
     )
 
@@ -108,7 +109,7 @@ def _card(host: str, index: int, model: _Model, memory: int) -> Device:
 def _instances(card: Device, model: _Model, description: str) -> list[Device]:
     """The MIG instances of a card; the card itself can then not be given out."""
     if not model.mig:
-        raise SimulationRefused(description, f"a {model.name} has no MIG instances")
+        raise SimulationRefused(description, f"{model.name} has no MIG instances")
     devices: list[Device] = []
     for part in description.split("+"):
         match = _INSTANCES.fullmatch(part)

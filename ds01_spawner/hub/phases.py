@@ -214,6 +214,7 @@ class Start:
             planning.Grant.of(self._own_lease(), devices),
             str(await planning.account(runtime, self.asker.user)),
             runtime.settings,
+            runtime.gpu_way.choice.way,
         )
 
     def _own_lease(self) -> Lease:

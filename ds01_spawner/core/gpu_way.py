@@ -58,7 +58,7 @@ class Choice:
     fix: str = ""
 
 
-NOT_ASKED = Choice("request", "", "the container engine was not asked yet", _ASK_AGAIN)
+NOT_ASKED = Choice("request", "the container engine was not asked yet")
 
 
 def facts_of(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineFacts:

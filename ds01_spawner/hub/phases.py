@@ -87,6 +87,7 @@ class Start:
         async with self.phase("resolve"):
             await self.runtime.ready()
             asker = self.asker
+            await self.runtime.gpu_way.learn(await self.runtime.inventory.snapshot())
             self.offer, self.snapshot = await self.runtime.offer(
                 asker.user, asker.groups, asker.ceilings
             )

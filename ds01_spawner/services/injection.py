@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import tarfile
@@ -35,7 +36,8 @@ class GpuWay:
     ) -> None:
         self.choice: Choice = NOT_ASKED
         self._engine, self._setting, self._hub, self._new_id = engine, setting, hub, new_id
-        self._of: Sequence[str] = ()
+        self._of: Sequence[str] | None = None
+        self._asking = asyncio.Lock()
 
     async def learn(self, snapshot: Snapshot, *, again: bool = False) -> None:
         """Ask the engine, if there is a reason: other devices, a problem, or `again`.
@@ -43,12 +45,14 @@ class GpuWay:
         Raises EngineUnavailable; then, as with devices that are not known, nothing changes.
         """
         uuids = _uuids(snapshot)
-        if not snapshot.known or not (again or self.choice.problem or uuids != self._of):
-            return
-        before, self._of = self.choice, uuids
-        self.choice = way = await proven(
-            self._engine, self._setting, snapshot, self._hub, self._new_id
-        )
+        async with self._asking:
+            if not snapshot.known or not (again or self.choice.problem or uuids != self._of):
+                return
+            before = self.choice
+            self.choice = way = await proven(
+                self._engine, self._setting, snapshot, self._hub, self._new_id
+            )
+            self._of = uuids
         if way != before and uuids:
             log.info("NVIDIA devices get into containers by %s: %s.", way.way, way.why)
             if way.problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 
@@ -51,7 +52,6 @@ async def test_the_way(
     engine = FakeEngine(hook)
     engine.cdi = cdi
     gpu_way = way_of(engine, setting)
-    assert gpu_way.choice == NOT_ASKED
     await gpu_way.learn(snapshot("GPU-1", "GPU-2"))
     assert (gpu_way.choice.way, gpu_way.choice.problem) == (way, problem)
     assert bool(gpu_way.choice.fix) == bool(problem)
@@ -125,6 +125,18 @@ async def test_what_a_killed_hub_left_of_its_question_is_removed_and_no_others()
     (left,) = engine.containers.values()
     assert left["Config"]["Labels"] == {"ds01.probe": "other"}
     assert [image["RepoTags"] for image in engine.images.values()] == [["ds01-probe:other-0"]]
+
+
+async def test_those_who_ask_at_once_ask_one_after_the_other() -> None:
+    engine = FakeEngine(["GPU-1"])
+    gpu_way = way_of(engine)
+    with_gate = engine.block("start_container")
+    asking = [asyncio.ensure_future(gpu_way.learn(snapshot("GPU-1"))) for _ in range(5)]
+    await engine.reached("start_container")
+    with_gate.set()
+    await asyncio.gather(*asking)
+    assert len(engine.made("build")) == 1
+    assert not gpu_way.choice.problem
 
 
 async def test_a_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

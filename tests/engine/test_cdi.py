@@ -19,8 +19,11 @@ from ds01_spawner.core.gpu_way import Choice
 from ds01_spawner.core.injection import way_of
 from ds01_spawner.errors import DeviceNotDescribed
 from ds01_spawner.hub import planning
+from ds01_spawner.services import wiring
+from ds01_spawner.services.checkup import checkup
 from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.injection import LABEL, GpuWay
+from ds01_spawner.services.settings import Settings
 from tests.conftest import HookWitness
 from tests.core.test_container import PLAN
 from tests.engine.spare_engines import SpareEngine, shell_tar, spare_engine
@@ -140,7 +143,9 @@ async def test_a_device_that_the_specification_does_not_have_is_a_sentence(
 
 
 async def test_an_engine_with_cdi_is_asked_for_names(cdi: DockerEngine) -> None:
-    assert await learned(cdi, *NODES) == Choice("cdi", "CDI is on in engine 26.1.5+dfsg1")
+    choice = await learned(cdi, *NODES)
+    assert (choice.way, choice.problem) == ("cdi", "")
+    assert choice.why.startswith("CDI is on in engine")
 
 
 async def test_names_that_cdi_does_not_have_shut_the_devices_until_it_has_them(
@@ -173,3 +178,44 @@ async def test_an_engine_with_neither_has_no_way(plain_host: SpareEngine) -> Non
         "request",
         "the container engine finds no NVIDIA driver",
     )
+
+
+async def test_doctor_tells_the_way_of_each_engine_and_leaves_nothing(
+    cdi_host: SpareEngine,
+    plain_host: SpareEngine,
+    engine_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Devices:
+        async def snapshot(self) -> Snapshot:
+            return Snapshot(devices=(gpu("GPU-1"),))
+
+    monkeypatch.setattr(wiring, "inventory", lambda settings: Devices())
+    told = {}
+    for url in (engine_url, plain_host.url, cdi_host.url):
+        settings = Settings(
+            engine_url=url, data_dir=str(tmp_path / "data"), network_subnet="198.18.255.0/24",
+            min_free_disk=1,
+        )  # fmt: skip
+        before = await _all_of(url)
+        found = {check.name: check for check in await checkup(settings)}
+        assert await _all_of(url) == before
+        told[url] = found["gpu way"]
+        wrong = [check for check in found.values() if not check.ok and check.name != "gpu way"]
+        assert wrong == []
+    assert told[engine_url].detail.startswith("NVIDIA's by request, ")
+    assert told[cdi_host.url].detail.startswith("NVIDIA's by cdi, CDI is on in engine")
+    assert told[cdi_host.url].detail.endswith("; nvidia.com/gpu=GPU-1")
+    assert (told[engine_url].ok, told[cdi_host.url].ok) == (True, True)
+    assert not told[plain_host.url].ok
+    assert "nvidia-container-toolkit" in told[plain_host.url].fix
+    assert not (tmp_path / "data").exists()
+
+
+async def _all_of(url: str) -> tuple[set[str], set[str]]:
+    """The containers and images of an engine."""
+    engine = DockerEngine(url)
+    containers, images = await engine.list_containers({}), await engine.list_images({})
+    await engine.close()
+    return {c["Id"] for c in containers}, {i["Id"] for i in images}

@@ -85,14 +85,26 @@ def test_a_host_in_order(doctor: Doctor, engine: Host, tmp_path: Path) -> None:
     assert (engine.containers, engine.images, engine.networks) == ({}, {}, {})
 
 
-def test_a_hub_that_ran_here(doctor: Doctor, tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_hub_that_ran_here_or_runs(doctor: Doctor, tmp_path: Path, runs: bool) -> None:
     settings = Settings(data_dir=str(tmp_path / "data"))
-    wiring.ledger(settings).close()
-    before = settings.ledger_path.read_bytes()
-    code, checks = doctor()
+    with closing(wiring.ledger(settings)) as ledger:
+        ledger.begin_incarnation()
+        if not runs:
+            ledger.close()
+        before = contents(tmp_path / "data")
+        code, checks = doctor()
+        after = contents(tmp_path / "data")
     assert code == 0
     assert checks["ledger"]["detail"].endswith("ledger.sqlite: 0 leases")
-    assert settings.ledger_path.read_bytes() == before
+    assert after.keys() == before.keys()
+    assert {k: v for k, v in after.items() if not k.endswith("-shm")} == {
+        k: v for k, v in before.items() if not k.endswith("-shm")
+    }  # -shm holds the locks of the moment
 
 
 @pytest.mark.parametrize(
@@ -199,6 +211,13 @@ def test_a_ledger_that_is_none(doctor: Doctor, tmp_path: Path) -> None:
     code, checks = doctor()
     assert code == 1
     assert "another program's database" in checks["ledger"]["detail"]
+
+
+def test_a_ledger_of_the_other_kind_of_devices(doctor: Doctor, tmp_path: Path) -> None:
+    wiring.ledger(Settings(data_dir=str(tmp_path / "data"), gpus="simulated:1xA100-40GB")).close()
+    code, checks = doctor()
+    assert code == 1
+    assert "never mix" in checks["ledger"]["detail"]
 
 
 def test_a_configuration_that_does_not_load(doctor: Doctor) -> None:

@@ -464,14 +464,79 @@ class DeviceRefused(DS01Error):
 
     code = "device_refused"
     status = 503
-    reason = "engine"
+    reason: ClassVar[Reason] = "engine"
+    why: ClassVar[str] = ""
+    next: ClassVar[str] = (
+        "Try again, or start without a GPU; if it stays so, tell the administrator."
+    )
 
     def __init__(self, detail: str) -> None:
         super().__init__(
-            "The GPU that was reserved for you could not be attached to your server.",
-            "Try again, or start without a GPU; if it stays so, tell the administrator.",
+            "The GPU that was reserved for you could not be attached to your server"
+            + (f": {self.why}." if self.why else "."),
+            self.next,
             detail=detail,
         )
+
+
+class DeviceGone(DeviceRefused):
+    """The device is not there any more under its name."""
+
+    code = "device_gone"
+    why = "it is not there any more (it was taken out, has fallen off, or was divided anew)"
+
+
+class DeviceNotDescribed(DeviceRefused):
+    """The engine's CDI specification does not have the device."""
+
+    code = "device_not_described"
+    why = "the container engine's own list of GPUs (CDI) does not have it"
+    next = (
+        "Start without a GPU, and tell the administrator, who can renew that list with "
+        "`nvidia-ctk cdi generate`."
+    )
+
+
+class NoDeviceDriver(DeviceRefused):
+    """The engine has no driver that gives GPUs to containers."""
+
+    code = "no_device_driver"
+    why = "the container engine of this server has no driver for GPUs"
+    next = (
+        "Start without a GPU, and tell the administrator, who finds what is missing with "
+        "`ds01-spawner doctor`."
+    )
+
+
+class DriverBroken(DeviceRefused):
+    """The NVIDIA driver is not loaded, or its kernel and library parts differ."""
+
+    code = "driver_broken"
+    why = "the NVIDIA driver of this server does not work, as it happens after an upgrade"
+    next = (
+        "Start without a GPU, and tell the administrator: the server or its driver has to be "
+        "restarted."
+    )
+
+
+class DeviceTimeout(DeviceRefused):
+    """The NVIDIA driver did not answer in time."""
+
+    code = "device_timeout"
+    why = "the NVIDIA driver of this server did not answer in time"
+    next = (
+        "Try again in a minute; if it stays so, tell the administrator (nvidia-persistenced "
+        "keeps the driver ready)."
+    )
+
+
+class CudaTooNew(DeviceRefused):
+    """The image asks for a newer CUDA than the host's driver has."""
+
+    code = "cuda_too_new"
+    reason = "image"
+    why = "the image needs a newer CUDA than this server's NVIDIA driver has"
+    next = "Choose an older version of the framework, or start without a GPU."
 
 
 class EngineRefusal(DS01Error):

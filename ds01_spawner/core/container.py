@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ds01_spawner.core import injection
+from ds01_spawner.core.devices import Device
+from ds01_spawner.core.injection import Way
+
 SCHEMA = "1"
 CPU_PERIOD_NS = 1_000_000_000
-NO_DEVICE = "void"
 NO_LIMIT = -1
-DEVICE_CAPABILITIES = [["gpu", "compute", "utility"]]
 # What decides which devices and libraries a process sees is never the user's nor the admin's env.
 RESERVED_ENV = (
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
     "CUDA_VISIBLE_DEVICES",
+    "AMD_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
-    "AMD_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
     "LD_PRELOAD",
     "LD_AUDIT",
 )
@@ -82,7 +85,8 @@ class ContainerPlan:
     recipe: str
     project: str
     created_at: str  # ISO, UTC
-    devices: tuple[str, ...] = ()  # UUIDs
+    devices: tuple[Device, ...] = ()
+    way: Way = "none"  # how they get into the container
     slots: tuple[str, ...] = ()  # the numbers that DS01's tools show for them
     units: str = "0"  # share of GPU, 2520 is one
     simulated: bool = False
@@ -94,12 +98,13 @@ class ContainerPlan:
 
 def create_body(plan: ContainerPlan) -> dict[str, Any]:
     """The body of the create call. Deterministic: equal plans give equal bodies."""
-    host = _host_config(plan)
+    devices = injection.parts(plan.devices, plan.way)
+    environment = _environment(plan) | devices.environment
     return {
         "Image": plan.image,
         "Cmd": list(plan.command),
         "Entrypoint": [],
-        "Env": [f"{key}={value}" for key, value in sorted(_environment(plan).items())],
+        "Env": [f"{key}={value}" for key, value in sorted(environment.items())],
         "User": plan.owner,
         "WorkingDir": plan.home,
         "Labels": labels(plan),
@@ -107,7 +112,7 @@ def create_body(plan: ContainerPlan) -> dict[str, Any]:
         "Tty": False,
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": host,
+        "HostConfig": _host_config(plan) | devices.host,
     }
 
 
@@ -143,15 +148,6 @@ def _host_config(plan: ContainerPlan) -> dict[str, Any]:
         host["ShmSize"] = limits.shm_size
     if plan.cgroup_parent:
         host["CgroupParent"] = plan.cgroup_parent
-    if plan.devices and not plan.simulated:
-        # One request with all UUIDs: of two requests, engines up to 28 keep only the second.
-        host["DeviceRequests"] = [
-            {
-                "Driver": "nvidia",
-                "DeviceIDs": list(plan.devices),
-                "Capabilities": DEVICE_CAPABILITIES,
-            }
-        ]
     return host
 
 
@@ -171,10 +167,6 @@ def _mount(mount: Mount, plan: ContainerPlan) -> dict[str, Any]:
 
 def _environment(plan: ContainerPlan) -> dict[str, str]:
     env = {key: value for key, value in plan.environment.items() if key not in RESERVED_ENV}
-    uuids = ",".join(plan.devices)
-    env["NVIDIA_VISIBLE_DEVICES"] = uuids or NO_DEVICE
-    if not plan.devices:
-        env["CUDA_VISIBLE_DEVICES"] = ""
     limits = plan.resources
     if limits.memory is not None:  # for what shows a server its limits, as JupyterHub names them
         env["MEM_LIMIT"] = str(limits.memory)
@@ -193,6 +185,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
     """
     name = plan.project if not plan.server else f"{plan.project}-{plan.server}"
     framework = f"{plan.framework}-{plan.version}"
+    uuids = [device.uuid for device in plan.devices]
     ours = {
         "ds01.hub": plan.hub,
         "ds01.schema": SCHEMA,
@@ -220,8 +213,8 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.gpu.allocated": ",".join(plan.slots),
         "ds01.gpu.slots": ",".join(plan.slots),
         "ds01.gpu.slot_count": str(len(plan.devices)),
-        "ds01.gpu.uuid": plan.devices[0] if len(plan.devices) == 1 else "",
-        "ds01.gpu.uuids": ",".join(plan.devices),
+        "ds01.gpu.uuid": uuids[0] if len(uuids) == 1 else "",
+        "ds01.gpu.uuids": ",".join(uuids),
         "ds01.created_at": plan.created_at,
         "ds01.work_mount": plan.work_mount,
         "ds01.data_mount": "-",

@@ -82,6 +82,11 @@ class Snapshot:
     links: tuple[tuple[str, str, int], ...] = ()
 
     @property
+    def nvidia(self) -> tuple[Device, ...]:
+        """NVIDIA's among the devices: which way they get into containers, the engine decides."""
+        return tuple(device for device in self.devices if device.kind != "amd")
+
+    @property
     def architectures(self) -> tuple[str, ...]:
         """The architectures of the devices, each once, in the order of the devices."""
         found = (d.architecture for d in self.devices if d.architecture)

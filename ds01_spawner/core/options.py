@@ -49,6 +49,7 @@ class Offer:
     gpu_memory: int | None = None  # bytes of the largest device; None: not known
     barred: tuple[Barred, ...] = ()
     runs_on: Mapping[str, RunsOn] = field(default_factory=dict)
+    shut: Mapping[str, str] = field(default_factory=dict)  # architecture -> why no device of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,8 @@ def _fields(
     gpus = told(
         "gpus", read.gpu_count, limits, offer.has_gpus, default=_default_gpus(options, offer)
     )
+    if gpus and choice is not None and choice.architecture in offer.shut:
+        problems.append(FieldProblem("gpus", offer.shut[choice.architecture], ("0",)))
     gpu = told("gpu", read.gpu_kind, limits, offer.profiles, default="any")
     gpu_memory = told("gpu_memory", read.gpu_memory, offer.gpu_memory)
     for key in ("gpu", "gpu_memory"):

@@ -35,7 +35,10 @@ def gpu_choices(
         return [*choices, GpuChoice("1:any", "1 GPU", (), why)]
 
     def add(value: str, title: str, devices: list[Device], count: int) -> None:
-        free = [d for d in devices if d.healthy and d.uuid not in taken]
+        free = [
+            d for d in devices
+            if d.healthy and d.uuid not in taken and d.architecture not in offer.shut
+        ]  # fmt: skip
         archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
         why = _why_shut(offer, devices, len(free), count, own_units)
         choices.append(GpuChoice(value, title, _lines(devices, free), why, " ".join(archs)))
@@ -87,5 +90,8 @@ def _why_shut(offer: Offer, devices: list[Device], free: int, count: int, own_un
         holding = f", and your servers hold {held:g}" if own_units else ""
         return f"Your limit is {allowed:g} GPU{'' if allowed == 1 else 's'}{holding}."
     if free < count:
+        for why in (offer.shut.get(d.architecture or "") for d in devices):
+            if why:
+                return why[0].upper() + why[1:]
         return "Taken at the moment; come back a little later."
     return ""

@@ -9,11 +9,17 @@ from typing import TypeVar
 from ds01_spawner.core.architectures import CUDA_ARCHITECTURES
 from ds01_spawner.core.catalog import Catalog
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.gpu_way import Choice
 from ds01_spawner.core.limits import Effective, Limits
 from ds01_spawner.core.options import Offer
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.core.runs import on_host
 from ds01_spawner.services.settings import Settings
+
+NO_WAY = (
+    "no GPU can be given out at the moment: this server's container engine has no way to attach "
+    "one, which the administrator finds with `ds01-spawner doctor`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,10 @@ def offer_of(
     ceilings: Ceilings,
     groups: Collection[str],
     snapshot: Snapshot,
+    gpu_way: Choice,
 ) -> Offer:
     """The offer to the user whose limits these are; `groups` are JupyterHub's."""
+    no_way = gpu_way.problem and not snapshot.simulated
     architectures = snapshot.architectures
     if not architectures or not snapshot.known:  # a driver that hangs takes no image away
         architectures += tuple(settings.architectures) or CUDA_ARCHITECTURES
@@ -68,4 +76,5 @@ def offer_of(
         gpu_memory=max((d.memory for d in snapshot.devices), default=None),
         barred=barred,
         runs_on=policy.runs_on,
+        shut={a: NO_WAY for d in snapshot.nvidia if no_way and (a := d.architecture)},
     )

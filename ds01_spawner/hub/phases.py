@@ -87,6 +87,7 @@ class Start:
         async with self.phase("resolve"):
             await self.runtime.ready()
             asker = self.asker
+            await self.runtime.gpu_way.learn(await self.runtime.inventory.snapshot())
             self.offer, self.snapshot = await self.runtime.offer(
                 asker.user, asker.groups, asker.ceilings
             )
@@ -214,6 +215,7 @@ class Start:
             planning.Grant.of(self._own_lease(), devices),
             str(await planning.account(runtime, self.asker.user)),
             runtime.settings,
+            runtime.gpu_way.choice.way,
         )
 
     def _own_lease(self) -> Lease:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.build_log import clean
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources
+from ds01_spawner.core.device_errors import device_error
 from ds01_spawner.core.devices import Device
+from ds01_spawner.core.injection import NvidiaWay, way_of
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import slug, volume_name
 from ds01_spawner.errors import (
-    DeviceRefused,
     DS01Error,
     NoAccount,
     NoDiskSpace,
@@ -38,7 +39,6 @@ LOG_FILES = 2
 LOG_LINES = 40
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
 GONE_SECONDS = 60.0
-_DEVICE_WORDS = ("nvidia", "could not select device driver", "unknown device", "cdi device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Grant:
     lease: str
     generation: str
     since: str
-    devices: tuple[str, ...]  # UUIDs
+    devices: tuple[Device, ...]
     slots: tuple[str, ...]  # the numbers that DS01's tools show for them
     units: str
     hours: str
@@ -149,7 +149,7 @@ class Grant:
             lease=lease.id,
             generation=str(lease.generation),
             since=lease.since.isoformat(),
-            devices=tuple(device.uuid for device in devices),
+            devices=devices,
             slots=tuple(str(device.index) for device in devices),
             units=str(lease.units),
             hours=_hours(lease.hours),
@@ -170,8 +170,9 @@ def container_plan(
     grant: Grant,
     owner: str,
     settings: Settings,
+    nvidia: NvidiaWay,
 ) -> ContainerPlan:
-    """All that the create call says."""
+    """All that the create call says; `nvidia` is the way of NVIDIA's devices on this engine."""
     work = workspace_mount(settings, asker.prefix, asker.user)
     return ContainerPlan(
         hub=settings.hub_id,
@@ -196,6 +197,7 @@ def container_plan(
         project=request.project,
         created_at=grant.since,
         devices=grant.devices,
+        way=way_of(grant.devices, simulated=settings.simulated, nvidia=nvidia),
         slots=grant.slots,
         units=grant.units,
         simulated=settings.simulated,
@@ -237,9 +239,9 @@ async def start_container(runtime: Runtime, container: str, devices: tuple[Devic
     try:
         await runtime.engine.start_container(container)
     except EngineRefused as refused:
-        text = refused.message.lower()
-        if devices and any(word in text for word in _DEVICE_WORDS):
-            raise DeviceRefused(detail=refused.message) from None
+        error = device_error(refused.message) if devices else None
+        if error is not None:
+            raise error from None
         raise
 
 

@@ -15,6 +15,7 @@ from jupyterhub.objects import Hub, Server
 from traitlets.config import Config
 
 from ds01_spawner.core.container import create_body
+from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import HostCapacity, effective
 from ds01_spawner.core.options import Request, parse
 from ds01_spawner.hub import planning
@@ -23,6 +24,7 @@ from ds01_spawner.hub.spawner import DS01Spawner
 from ds01_spawner.services import wiring
 from ds01_spawner.services.accounts import account_of
 from ds01_spawner.services.images import Images
+from ds01_spawner.services.injection import chosen
 from ds01_spawner.services.settings import Settings, from_config
 
 LEASE, DEVICE, UID, HUB, TOKEN = "<lease>", "<device>", "<uid>", "<hub>", "<token>"
@@ -47,7 +49,8 @@ async def render(
         policy = wiring.policy_file(settings).current()
         limits = effective(policy, user, groups, capacity)
         catalog = wiring.catalog_file(settings).current()
-        offer = offer_of(settings, catalog, policy, limits, asker.ceilings, groups, snapshot)
+        way = await chosen(engine, settings.gpu_injection, snapshot)
+        offer = offer_of(settings, catalog, policy, limits, asker.ceilings, groups, snapshot, way)
         request = parse(options, offer)
         image, dockerfile = await Images(engine, settings).preview(request, user, offer)
     finally:
@@ -58,9 +61,10 @@ async def render(
         request,
         planning.resources(offer.limits, request, capacity, settings),
         image,
-        _grant(request),
+        _grant(request, snapshot),
         _owner(settings, user),
         settings,
+        way.way,
     )
     return {"image": image.name, "dockerfile": dockerfile, "container": create_body(plan)}
 
@@ -73,12 +77,25 @@ def _spawner(config: Config, user: str) -> DS01Spawner:
     return spawner
 
 
-def _grant(request: Request) -> planning.Grant:
-    devices = (DEVICE,) * request.gpus
+def _grant(request: Request, snapshot: Snapshot) -> planning.Grant:
+    """A grant of devices that stand for any of those that would do."""
+    fit = request.needs.architectures if request.needs else (request.architecture,)
+    would_do = [device for device in snapshot.devices if device.architecture in fit]
+    devices = tuple(
+        replace(device, uuid=DEVICE, nodes=_nodes(number, would_do))
+        for number, device in enumerate(would_do[: request.gpus])
+    )
+    slots = (DEVICE,) * len(devices)
     units = DEVICE if devices else "0"
-    several = devices and request.needs and len(request.needs.architectures) > 1
-    architecture = DEVICE if several else None
-    return planning.Grant(LEASE, LEASE, LEASE, devices, devices, units, LEASE, LEASE, architecture)
+    architecture = DEVICE if devices and len(fit) > 1 else None
+    return planning.Grant(LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, architecture)
+
+
+def _nodes(number: int, devices: list[Device]) -> tuple[str, ...]:
+    """The device files of one of several devices: those of them all, and its own."""
+    shared = [node for node in devices[0].nodes if all(node in d.nodes for d in devices)]
+    own = f"<device {number + 1}>" if number else DEVICE
+    return tuple(node if node in shared else own for node in devices[0].nodes)
 
 
 def _without_the_hubs(environment: Mapping[str, str]) -> dict[str, str]:

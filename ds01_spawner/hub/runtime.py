@@ -26,6 +26,7 @@ from ds01_spawner.hub.watch import Watch
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.images import Images
+from ds01_spawner.services.injection import GpuWay
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.metrics import DEVICES, LEASES, RECONCILE_ACTIONS
 from ds01_spawner.services.reconcile import EVENT_OF_ACTION, Action, Rules
@@ -61,6 +62,7 @@ class Runtime:
         self.events = wiring.event_file(settings)
         self.engine = wiring.engine(settings)
         self.inventory = wiring.inventory(settings)
+        self.gpu_way = GpuWay(self.engine, settings.gpu_injection, settings.hub_id, wiring.new_id)
         self.images = Images(self.engine, settings, self.in_ledger)
         self._ledger = wiring.ledger(settings)
         self._uids = wiring.uids(settings)
@@ -125,7 +127,7 @@ class Runtime:
         await self.in_ledger(Ledger.begin_incarnation)
         while True:
             try:
-                await self._learn_host()
+                await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
                 return
@@ -133,7 +135,8 @@ class Runtime:
                 log.warning("Not ready to start servers yet: %s", told(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _learn_host(self) -> None:
+    async def _learn_host(self, *, again: bool) -> Snapshot:
+        """What the host has, and whether devices get into containers; `again`: ask anew."""
         info = await self.engine.info()
         snapshot = await self.inventory.snapshot()
         units = sum(device.units for device in snapshot.devices)
@@ -142,12 +145,16 @@ class Runtime:
             memory=int(info["MemTotal"]),
             gpus_units=units if snapshot.known else None,
         )
+        await self.gpu_way.learn(snapshot, again=again)
+        return snapshot
 
     async def _watch_engine(self) -> None:
         """Look as soon as one of our containers starts or ends; the timer is the fallback."""
         while True:
             with suppress(DS01Error, EngineRefused):
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
+                if self._settled is not None and self._settled.done():
+                    await self._learn_host(again=True)  # it may be another one now
                 self.reconcile_soon()  # what happened while nobody listened
                 async with aclosing(stream):
                     async for event in stream:
@@ -176,7 +183,7 @@ class Runtime:
                 log.exception("Reconciliation failed")
 
     async def _measure(self) -> None:
-        snapshot = await self.inventory.snapshot()
+        snapshot = await self._learn_host(again=False)
         leases = await self.leases()
         held = {uuid for lease in leases for uuid in lease.devices}
         states = ["held" if d.uuid in held else "free" if d.healthy else "unhealthy"
@@ -253,6 +260,7 @@ class Runtime:
             ceilings,
             groups,
             snapshot,
+            self.gpu_way.choice,
         )
         return offer, snapshot
 

@@ -76,6 +76,11 @@ class DockerClient(docker.APIClient):
         response.raise_for_status()  # docker-py's own check takes only errors in one form
         return response
 
+    def newest_info(self) -> Json:
+        """/info of the engine's newest API: an older one leaves out the devices it found."""
+        info: Json = self._result(self._get(self._url("/info", versioned_api=False)), json=True)
+        return info
+
     def build_stream(self, context: bytes, params: Mapping[str, Any]) -> Iterator[Json]:
         """Build with the classic builder; unlike docker-py's own call, with a CPU quota."""
         response = self.post(

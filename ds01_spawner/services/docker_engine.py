@@ -66,7 +66,7 @@ class DockerEngine(Engine):
         return await self._ask(lambda c: c.version(api_version=False))
 
     async def info(self) -> Json:
-        return await self._ask(lambda c: c.info())
+        return await self._ask(lambda c: c.newest_info())
 
     async def free_disk(self) -> int | None:
         if not self._url.startswith("unix://"):

@@ -228,6 +228,15 @@ class Engine(Protocol):
             await asyncio.sleep(min(delay, left))
             delay = min(delay * 1.5, 0.5)
 
+    async def network_problem(
+        self, name: str, *, subnet: str, labels: Mapping[str, str], icc: bool = False
+    ) -> str | None:
+        """Why the network of this name is not as wanted; empty: it is; None: there is none."""
+        try:
+            return _differs(await self.inspect_network(name), _bridge(name, subnet, labels, icc))
+        except EngineNotFound:
+            return None
+
     async def ensure_network(
         self, name: str, *, subnet: str, labels: Mapping[str, str], icc: bool = False
     ) -> str:
@@ -237,17 +246,16 @@ class Engine(Protocol):
         this name is not as wanted, or the subnet is not free.
         """
         body = _bridge(name, subnet, labels, icc)
-        try:
-            found = await self.inspect_network(name)
-        except EngineNotFound:
+        why = await self.network_problem(name, subnet=subnet, labels=labels, icc=icc)
+        if why is None:
             try:
                 await self.create_network(body)
             except EngineConflict:
                 pass  # made by someone else since; what it is like is looked at below
             except EngineRefused as refusal:
                 raise NetworkUnusable(name, refusal.message) from refusal
-            found = await self.inspect_network(name)
-        if why := _differs(found, body):
+            why = _differs(await self.inspect_network(name), body)
+        if why:
             raise NetworkUnusable(name, why)
         return str(body["IPAM"]["Config"][0]["Gateway"])
 

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import threading
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -140,6 +141,24 @@ def open_ledger(
             connection.close()
             raise
     return connection
+
+
+def count_leases(path: Path, *, simulated: bool) -> int:
+    """How many leases a ledger has, changing and making nothing.
+
+    Raises LedgerUnusable and LedgerBusy as opening it would.
+    """
+    # With a log beside it somebody may be writing; without, not even SQLite's own files are made.
+    written = path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?{'mode=ro' if written else 'immutable=1'}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            if _version(connection, path) is None:
+                return 0
+            _check_kind(connection, path, simulated)
+            return int(connection.execute("SELECT count(*) FROM lease").fetchone()[0])
+    except sqlite3.Error as error:
+        raise in_words(error, path) from error
 
 
 def identity(path: Path) -> tuple[int, int] | None:

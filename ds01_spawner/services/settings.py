@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, Dict, Float, Integer, List, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Enum, Float, Integer, List, TraitError, Unicode, validate
 from traitlets.config import Config, LoggingConfigurable
+
+from ds01_spawner.core.gpu_way import SETTINGS
 
 SECTION = "DS01Spawner"
 GIB = 1 << 30
@@ -91,6 +93,18 @@ class Settings(LoggingConfigurable):
         them does not answer, no device of either is given out. `none`: no device is offered.
         `simulated:2xA100-40GB,1xMI210`: made-up devices, for demonstrations and tests; they are
         never used unless asked for here.
+        """,
+    )
+    gpu_injection = Enum(
+        SETTINGS,
+        default_value="auto",
+        config=True,
+        help="""
+        How NVIDIA devices get into containers. AMD's are passed as device files, always.
+
+        `auto`: by what the engine offers, CDI where it is on and knows the devices. `request`: as
+        NVIDIA device requests. `cdi`: by their CDI names. `ds01-spawner doctor` tells which and
+        why.
         """,
     )
     default_gpus = Integer(

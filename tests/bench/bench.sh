@@ -112,6 +112,20 @@ bench_end() {
     kill -KILL "$pid" 2>/dev/null
 }
 
+# Ends the engines that single tests started, with all that runs in them, and removes their data.
+bench_end_spare() {
+    local at pid
+    for at in "$folder"/spare/*/pid; do
+        pid=$(cat "$at" 2>/dev/null) || continue
+        { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$folder " || continue
+        kill -KILL "$pid"
+        while kill -0 "$pid" 2>/dev/null; do
+            sleep 0.1
+        done
+    done
+    rm -rf --one-file-system "$data-spare"
+}
+
 # Ends and removes everything of this place but the data; safe to call at any time, twice too.
 bench_down() {
     [ -n "$place" ] && bench_down_now
@@ -124,6 +138,7 @@ bench_down_now() {
         nsenter --net="/run/netns/$name" "$bench/start-engine" "$folder" {place_lock}>&- &&
             "$bench_python" "$bench/engine.py" "unix://$folder/docker.sock" clean
     fi
+    bench_end_spare
     bench_end "$folder/docker.pid"
     bench_end "$folder/containerd.pid"
     for pid in $(ip netns pids "$name" 2>/dev/null); do

@@ -151,10 +151,20 @@ standin_key=$(find "$repo/images/stand-in" -type f -not -name '*.pyc' -print0 | 
 standin_image=ds01-stand-in:$standin_key
 standin_tar=$cache/stand-in/$standin_key.tar
 
-# Its root file system as a tar file, made once; 1 if it cannot be made here, with what it needs in $missing.
 make_standin_tar() {
-    if [ -e "$standin_tar" ]; then
-        touch "$standin_tar"
+    make_tar "$standin_tar" "the stand-in base image" "$repo/images/stand-in/make"
+}
+
+# A Docker engine of another Debian, for the tests of what this machine's is too old for.
+newer_tar=$cache/newer-engine/$(digest <"$bench/make-newer-engine").tar
+make_newer_tar() {
+    make_tar "$newer_tar" "a newer Docker engine" "$bench/make-newer-engine"
+}
+
+# make_tar FILE WHAT COMMAND: a root file system, made once; 1 if it cannot be made, with what it needs in $missing.
+make_tar() {
+    if [ -e "$1" ]; then
+        touch "$1"
         return
     fi
     root || {
@@ -162,17 +172,15 @@ make_standin_tar() {
         return 1
     }
     need debootstrap=debootstrap debian-archive-keyring || return 1
-    mkdir -p "$cache/stand-in"
+    mkdir -p "$(dirname "$1")"
     (
         flock 9
-        [ -e "$standin_tar" ] ||
-            work "making the stand-in base image from Debian's packages (once, about a minute)" \
-                "$repo/images/stand-in/make" "$standin_tar"
-    ) 9>"$cache/stand-in/lock"
+        [ -e "$1" ] || work "making $2 from Debian's packages (once, about a minute)" "$3" "$1"
+    ) 9>"$(dirname "$1")/lock"
 }
 
 # What nobody used for two weeks was made from something that is no more.
 prune_cache() {
     find "$cache/venvs" -mindepth 2 -maxdepth 2 -name ready -mtime +14 -printf '%h\0' 2>/dev/null | xargs -0r rm -rf
-    find "$cache/stand-in" -name '*.tar' -mtime +14 -delete 2>/dev/null || true
+    find "$cache/stand-in" "$cache/newer-engine" -name '*.tar' -mtime +14 -delete 2>/dev/null || true
 }

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from ds01_spawner.core.container import ContainerPlan, Mount, Resources, create_body
+from ds01_spawner.core.container import (
+    RESERVED_ENV,
+    ContainerPlan,
+    Mount,
+    Resources,
+    create_body,
+)
+from ds01_spawner.core.devices import Device
+from ds01_spawner.core.injection import Way
 
 GIB = 1 << 30
 RESOURCES = Resources(
@@ -23,6 +31,12 @@ PLAN = ContainerPlan(
     architecture="CUDA_AMPERE", catalog_image="aimehub/pytorch", recipe="d" * 64,
     project="thesis", created_at="2026-01-02T03:04:05+00:00",
 )  # fmt: skip
+
+
+def gpus(*uuids: str, way: Way = "request", **more: object) -> ContainerPlan:
+    """The plan with these devices."""
+    devices = tuple(Device(u, "gpu", "A100", "CUDA_AMPERE", 2520, 40 * GIB) for u in uuids)
+    return replace(PLAN, devices=devices, way=way, **more)  # type: ignore[arg-type]
 
 
 def env(body: dict) -> dict[str, str]:
@@ -78,21 +92,27 @@ def test_without_devices_the_container_has_none_whatever_image_and_admin_say() -
     assert "DeviceRequests" not in body["HostConfig"]
 
 
-def test_reserved_variables_are_never_taken_over() -> None:
-    assert "LD_PRELOAD" not in env(create_body(PLAN))
+@pytest.mark.parametrize("name", RESERVED_ENV)
+def test_reserved_variables_are_never_taken_over(name: str) -> None:
+    plan = replace(PLAN, environment={name: "theirs"})
+    assert "theirs" not in env(create_body(plan)).values()
 
 
-def test_several_devices_are_one_request_by_uuid() -> None:
-    body = create_body(replace(PLAN, devices=("GPU-0", "GPU-3"), units="5040"))
+def test_devices_get_in_by_their_way() -> None:
+    """What each way is, is told by the tests of the injection."""
+    body = create_body(gpus("GPU-0", "GPU-3"))
     (request,) = body["HostConfig"]["DeviceRequests"]
     assert request["DeviceIDs"] == ["GPU-0", "GPU-3"]
-    assert "Count" not in request
     assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "GPU-0,GPU-3"
+    body = create_body(gpus("GPU-0", way="cdi"))
+    (request,) = body["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["nvidia.com/gpu=GPU-0"]
+    assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
 def test_simulated_devices_are_environment_and_labels_only() -> None:
-    body = create_body(replace(PLAN, devices=("GPU-0",), units="2520", simulated=True))
-    assert "DeviceRequests" not in body["HostConfig"]
+    body = create_body(gpus("GPU-0", way="simulated", simulated=True))
+    assert body["HostConfig"].keys() == create_body(PLAN)["HostConfig"].keys()
     assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "GPU-0"
     assert body["Labels"]["ds01.simulated"] == "true"
 
@@ -123,12 +143,12 @@ def test_simulated_devices_are_environment_and_labels_only() -> None:
     ],
 )
 def test_labels(label: str, value: str) -> None:
-    plan = replace(PLAN, devices=("GPU-1", "GPU-2"), slots=("1", "2"), units="5040")
+    plan = gpus("GPU-1", "GPU-2", slots=("1", "2"), units="5040")
     assert create_body(plan)["Labels"][label] == value
 
 
 def test_aime_labels_have_no_commas() -> None:
-    body = create_body(replace(PLAN, user="a,b", devices=("GPU-1", "GPU-2"), slots=("1", "2")))
+    body = create_body(gpus("GPU-1", "GPU-2", user="a,b", slots=("1", "2")))
     aime = {k: v for k, v in body["Labels"].items() if k.startswith("aime.")}
     assert aime
     assert not any("," in value for value in aime.values())
@@ -137,7 +157,7 @@ def test_aime_labels_have_no_commas() -> None:
 def test_the_reserved_labels_are_the_same_whatever_the_server() -> None:
     """None may be missing in one kind of start, or it would be inherited from the image."""
     cpu = create_body(PLAN)["Labels"].keys()
-    gpu = create_body(replace(PLAN, devices=("GPU-1",), server="two", hours="2"))["Labels"].keys()
+    gpu = create_body(gpus("GPU-1", server="two", hours="2"))["Labels"].keys()
     assert cpu == gpu
 
 

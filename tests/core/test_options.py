@@ -172,6 +172,17 @@ def test_the_admins_default_number_of_gpus() -> None:
     assert parse({}, replace(OFFER, default_gpus=1, has_gpus=False)).gpus == 0
 
 
+def test_devices_of_an_architecture_that_is_shut_are_refused_with_the_reason() -> None:
+    offer = replace(OFFER, architectures=("CUDA_ADA", "ROCM6"), shut={"CUDA_ADA": "shut for now."})
+    for options in ({"gpus": 1}, {"preset": "dl101"}):
+        with pytest.raises(OptionsRefused, match="gpus: shut for now"):
+            parse(options, offer)
+    with pytest.raises(OptionsRefused, match="shut for now"):  # nor silently with none
+        parse({}, replace(offer, default_gpus=1))
+    assert parse({}, offer).gpus == 0
+    assert parse({"framework": "Pytorch", "architecture": "ROCM6", "gpus": 1}, offer).gpus == 1
+
+
 def test_a_host_of_two_architectures_offers_both() -> None:
     offer = replace(OFFER, architectures=("CUDA_AMPERE", "CUDA_ADA"))
     assert parse({"framework": "Pytorch", "version": "2.7.1"}, offer).architecture == "CUDA_AMPERE"

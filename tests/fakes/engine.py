@@ -22,6 +22,7 @@ from ds01_spawner.services.engine import (
     Json,
     Labels,
 )
+from tests.fakes.devices import given
 from tests.fakes.events import has
 from tests.fakes.images import FakeImages
 
@@ -47,6 +48,7 @@ class Ran(NamedTuple):
 class FakeEngine(FakeImages, Engine):
     """An engine whose host has these GPUs, by UUID; with None it has no driver for any.
 
+    `cdi` are the names that its CDI knows; None: it is off.
     `program` says what a container does when it starts: None, it runs on. `ready` says whether
     the server in a running container answers, see `answers`.
     """
@@ -54,6 +56,7 @@ class FakeEngine(FakeImages, Engine):
     def __init__(self, devices: Iterable[str] | None = None) -> None:
         super().__init__()
         self.devices = None if devices is None else frozenset(devices)
+        self.cdi: frozenset[str] | None = None
         self.program: Callable[[Json], Ran | None] = lambda container: None
         self.ready: Callable[[Json], bool] = lambda container: True
         self.visible_devices: dict[str, str] = {}  # container id -> what its last start was given
@@ -113,6 +116,7 @@ class FakeEngine(FakeImages, Engine):
                 "DockerRootDir": "/var/lib/docker",
                 "CgroupVersion": "2",
                 "Runtimes": {"runc": {}},
+                "CDISpecDirs": [] if self.cdi is None else ["/etc/cdi"],
             },
         )
 
@@ -171,7 +175,8 @@ class FakeEngine(FakeImages, Engine):
         if state["Running"]:
             return
         try:
-            self._give_devices(container)
+            requests = container["HostConfig"].get("DeviceRequests") or ()
+            self.visible_devices[id] = given(requests, self.devices, self.cdi)
         except EngineRefused as refusal:
             state.update(ExitCode=128, Error=refusal.message)
             raise
@@ -188,27 +193,6 @@ class FakeEngine(FakeImages, Engine):
         self.emit(container, "start")
         if ran := self.program(container):
             self.exit(id, ran.code, output=ran.output)
-
-    def _give_devices(self, container: Json) -> None:
-        """As an engine before 29 with NVIDIA's hook does (run with one, see gpu.md 3.2)."""
-        given = ""
-        for request in container["HostConfig"].get("DeviceRequests") or ():
-            ids, count = request.get("DeviceIDs") or [], request.get("Count") or 0
-            if self.devices is None or not request.get("Capabilities"):
-                raise EngineRefused(
-                    500, 'could not select device driver "" with capabilities: [[gpu]]'
-                )
-            if ids and count:
-                raise EngineRefused(500, "cannot set both Count and DeviceIDs on device request")
-            if unknown := [id for id in ids if id not in self.devices]:
-                raise EngineRefused(
-                    500,
-                    "OCI runtime create failed: error running hook #0: exit status 1, stderr: "
-                    f"nvidia-container-cli: device error: {unknown[0]}: unknown device",
-                )
-            # a second request takes the place of the first
-            given = ",".join(ids or [str(index) for index in range(count)])
-        self.visible_devices[container["Id"]] = given
 
     async def stop_container(self, id: str, timeout: int) -> None:
         def effect() -> None:

@@ -158,7 +158,7 @@ class FakeImages(FakeStores):
             await self.passing("step")
             build.steps.append(f"{word} {rest}")
             on_line(f"Step {number}/{len(instructions)} : {word} {rest}")
-            if word == "FROM":
+            if word == "FROM" and rest != "scratch":
                 labels.update(self._base(rest)["Config"]["Labels"])
             elif word == "LABEL":
                 labels.update(dict(pair.split("=", 1) for pair in shlex.split(rest)))

@@ -238,6 +238,16 @@ async def test_unknown_devices_offer_servers_without_one() -> None:
     assert "is not known at the moment" in form.words
 
 
+async def test_devices_that_no_way_leads_to_stay_with_the_reason() -> None:
+    seen = await facts("1xA100-40GB,1xMI210")
+    form = shown(replace(seen, offer=replace(seen.offer, shut={"CUDA_AMPERE": "the GPU is shut."})))
+    assert form.shut() == ["2:full"]
+    assert "The GPU is shut." in form.words
+    seen = await facts("1xA100-40GB")
+    form = shown(replace(seen, offer=replace(seen.offer, shut={"CUDA_AMPERE": "the GPU is shut."})))
+    assert form.shut() == ["1:full"]
+
+
 # --- what was chosen ------------------------------------------------------------------------------
 
 CHOSEN = {

@@ -7,6 +7,7 @@ import pytest
 from ds01_spawner.core.architectures import CUDA_ARCHITECTURES
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.gpu_way import Choice
 from ds01_spawner.core.limits import effective
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.hub.offers import Ceilings, offer_of
@@ -33,6 +34,6 @@ def test_architectures(snapshot: Snapshot, configured: list[str], offered: tuple
     policy = Policy()
     offer = offer_of(
         Settings(architectures=configured), parse_catalog(""), policy,
-        effective(policy, "ada", (), None), Ceilings(), (), snapshot,
+        effective(policy, "ada", (), None), Ceilings(), (), snapshot, Choice("request", ""),
     )  # fmt: skip
     assert offer.architectures == offered

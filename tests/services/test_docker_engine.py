@@ -172,24 +172,33 @@ async def test_the_api_version_is_one_that_both_know_and_asked_for_once(
     canned: Wire, theirs: str, given: str | None, spoken: str, asked: int
 ) -> None:
     canned.answers["/version"] = Answer({"ApiVersion": theirs})
-    canned.answers["/info"] = Answer({})
+    canned.answers["/volumes/x"] = Answer({})
     engine = DockerEngine(canned.url, api_version=given)
     for _ in range(3):
-        await engine.info()
-    assert canned.requests == ["GET /version"] * asked + [f"GET /v{spoken}/info"] * 3
+        await engine.inspect_volume("x")
+    assert canned.requests == ["GET /version"] * asked + [f"GET /v{spoken}/volumes/x"] * 3
     await engine.close()
 
 
 async def test_an_engine_that_was_away_is_asked_again(engine: DockerEngine, canned: Wire) -> None:
-    canned.answers["/info"] = Answer({})
-    await engine.info()
-    canned.answers["/info"] = Answer("upstream gone", 503)
+    canned.answers["/volumes/x"] = Answer({})
+    await engine.inspect_volume("x")
+    canned.answers["/volumes/x"] = Answer("upstream gone", 503)
     with pytest.raises(EngineUnavailable):
-        await engine.info()
+        await engine.inspect_volume("x")
     canned.answers["/version"] = Answer({"ApiVersion": "1.43"})
-    canned.answers["/info"] = Answer({})
-    await engine.info()
-    assert canned.requests[-2:] == ["GET /version", "GET /v1.43/info"]
+    canned.answers["/volumes/x"] = Answer({})
+    await engine.inspect_volume("x")
+    assert canned.requests[-2:] == ["GET /version", "GET /v1.43/volumes/x"]
+
+
+async def test_what_the_engine_knows_is_asked_in_its_newest_api(
+    engine: DockerEngine, canned: Wire
+) -> None:
+    """An older one would leave out the devices that it found (moby, API 1.50)."""
+    canned.answers["/info"] = Answer({"DiscoveredDevices": []})
+    assert await engine.info() == {"DiscoveredDevices": []}
+    assert canned.requests[-1] == "GET /info"
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""Looks at a host and its engine for `ds01-spawner doctor`; `core.checks` judges what it sees.
+
+It reads. One question cannot be read from anywhere: whether the engine has a driver for GPUs.
+It is asked as the hub does at its start, and nothing of that stays (`services.injection`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from ds01_spawner.core import checks
+from ds01_spawner.core.checks import Check, judged
+from ds01_spawner.errors import DS01Error
+from ds01_spawner.services import wiring
+from ds01_spawner.services.engine import Engine, EngineRefused
+from ds01_spawner.services.injection import proven
+from ds01_spawner.services.ledger_schema import count_leases
+from ds01_spawner.services.settings import Settings
+
+NVIDIA_CONFIG = Path("/etc/nvidia-container-runtime/config.toml")
+MOUNTS, ROUTES = Path("/proc/self/mountinfo"), Path("/proc/net/route")
+
+
+async def checkup(settings: Settings) -> list[Check]:
+    """All findings, in the order in which one mends them. Never raises a DS01Error."""
+    found = [policy(settings), catalog(settings), *data(settings)]
+    engine = wiring.engine(settings)
+    try:
+        async for check in _of_engine(engine, settings):
+            found.append(check)
+    except (DS01Error, EngineRefused) as error:
+        detail = f"{settings.engine_url} does not answer: {getattr(error, 'detail', '') or error}"
+        fix = (
+            "See that it runs (systemctl status docker) and that engine_url is right, and run "
+            "this as root or in the group docker."
+        )
+        found.append(Check("engine", False, detail, fix))
+    finally:
+        await engine.close()
+    return found
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def policy(settings: Settings) -> Check:
+    """Whether the policy can be used."""
+    try:
+        used = wiring.policy_file(settings).current()
+    except DS01Error as error:
+        return Check("policy", False, error.message.strip(), error.next_step)
+    where = settings.policy_file or "the built-in limits"
+    parts = f"{len(used.groups)} groups, {len(used.presets)} presets, {len(used.notices)} notices"
+    return Check("policy", True, f"{where}: {parts}")
+
+
+def catalog(settings: Settings) -> Check:
+    """Whether the catalog can be used, as it is and not by its substitutes."""
+    try:
+        files = wiring.catalog_file(settings)
+    except DS01Error as error:
+        return Check("catalog", False, error.message, error.next_step)
+    used = files.current()
+    where = settings.catalog_file or "the starter catalog"
+    lines = ", ".join(f"line {note.line}" for note in used.problems[:5])
+    problem = files.problem or (lines and f"what is written in {lines} is not used")
+    fix = f"`ds01-spawner catalog check {settings.catalog_file}` tells what is wrong."
+    return judged("catalog", f"{where}: {len(used.entries)} entries", problem, fix)
+
+
+def data(settings: Settings) -> Iterator[Check]:
+    """The hub's own folder, and the ledger in it."""
+    folder = Path(settings.data_dir)
+    try:
+        yield _folder(folder)
+        if not settings.ledger_path.exists():
+            yield Check("ledger", True, "not there yet, the hub makes it at its start")
+            return
+        leases = count_leases(settings.ledger_path, simulated=settings.simulated)
+        yield Check("ledger", True, f"{settings.ledger_path}: {leases} leases")
+    except OSError as error:
+        yield Check(
+            "data folder", False, f"{folder}: {error.strerror}", "Run this as the hub's user."
+        )
+    except DS01Error as error:
+        yield Check("ledger", False, f"{error.message} {error.detail}".strip(), error.next_step)
+
+
+def _folder(folder: Path) -> Check:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    kind = checks.filesystem_of(str(there.resolve()), _text(MOUNTS))
+    detail = f"{folder} ({kind})" if there == folder else f"{folder} ({kind}), not there yet"
+    if checks.is_remote(kind):
+        fix = "Set data_dir to a folder on a local disk: on a network one locks do not hold."
+        return Check("data folder", False, f"{detail}: it is another machine's", fix)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Check("data folder", False, f"{detail}: not writable", "Run this as the hub's user.")
+    open_ = there == folder and stat.S_IMODE(folder.stat().st_mode) & 0o077
+    problem = "others of this host may look into it" if open_ else ""
+    return judged("data folder", detail, problem, f"chmod 700 {folder}")
+
+
+# --- the engine and the devices ------------------------------------------------------------------
+
+
+async def _of_engine(engine: Engine, settings: Settings) -> AsyncIterator[Check]:
+    yield checks.engine(await engine.version())
+    info = await engine.info()
+    yield checks.clock(info, wiring.now())
+    yield checks.storage(info)
+    yield checks.disk(await engine.free_disk(), settings.min_free_disk)
+    yield checks.cgroup(info)
+    yield checks.limits(info)
+    yield checks.warnings(info)
+    yield await network(engine, settings)
+    snapshot = await wiring.inventory(settings).snapshot()
+    yield checks.inventory(snapshot)
+    choice = await proven(
+        engine, settings.gpu_injection, snapshot, f"{settings.hub_id}-doctor", wiring.new_id
+    )
+    yield checks.gpu_way(choice, snapshot, info)
+    yield checks.legacy(info, _text(NVIDIA_CONFIG))
+
+
+async def network(engine: Engine, settings: Settings) -> Check:
+    """The servers' network, or room for it."""
+    problem = await engine.network_problem(
+        settings.network,
+        subnet=settings.network_subnet,
+        labels={"ds01.hub": settings.hub_id},
+    )
+    local = settings.engine_url.startswith("unix://")
+    routes = checks.routes_of(_text(ROUTES)) if local else []
+    return checks.network(settings.network, settings.network_subnet, problem, routes)
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""

@@ -59,9 +59,17 @@ def show(args: argparse.Namespace) -> int:
 
 def _without_a_hub(settings: Settings) -> Look:
     """The devices alone: an admin looks at the driver before the hub ever ran."""
-    snapshot = asyncio.run(wiring.inventory(settings).snapshot())
+    snapshot = asyncio.run(_devices_alone(settings))
     problems = [*snapshot.problems, f"there is no ledger {settings.ledger_path} yet"]
     return snapshot, (), {}, (), problems
+
+
+async def _devices_alone(settings: Settings) -> Snapshot:
+    inventory = wiring.inventory(settings)
+    try:
+        return await inventory.snapshot()
+    finally:
+        await inventory.close()
 
 
 async def _look(hub: Opened) -> Look:

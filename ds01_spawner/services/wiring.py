@@ -57,7 +57,7 @@ def inventory(settings: Settings) -> Inventory:
     """Where the devices are read from. A broken driver means no device, never simulated ones."""
     if settings.simulated:
         return SimulatedInventory(settings.gpus.partition(":")[2], settings.hub_id)
-    return NoDevices() if settings.gpus == "none" else NvmlInventory()
+    return NoDevices() if settings.gpus == "none" else NvmlInventory(now=now)
 
 
 def data_folder(settings: Settings) -> Path:

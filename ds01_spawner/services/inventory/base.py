@@ -14,6 +14,10 @@ class Inventory(Protocol):
         """The devices now. Never raises: what cannot be told is a snapshot with `known` False."""
         ...
 
+    async def close(self) -> None:
+        """End what it started."""
+        ...
+
 
 class NoDevices:
     """The inventory of a host that is to offer no device."""
@@ -21,3 +25,6 @@ class NoDevices:
     async def snapshot(self) -> Snapshot:
         """No devices, and sure of it."""
         return Snapshot()
+
+    async def close(self) -> None:
+        """Nothing to end."""

@@ -61,6 +61,9 @@ class SimulatedInventory:
         """The same devices each time."""
         return self._snapshot
 
+    async def close(self) -> None:
+        """Nothing to end."""
+
 
 def _devices(description: str, host: str) -> tuple[Device, ...]:
     devices: list[Device] = []

@@ -36,7 +36,7 @@ def show(args: argparse.Namespace) -> int:
     snapshot, leases, foreign, cordons, problems = seen
     holder = {uuid: lease for lease in leases for uuid in lease.devices}
     aside = {c.device: f"set aside{f': {c.why}' if c.why else ''}" for c in cordons}
-    problems += [f"{uuid} is in use outside this hub, by {who}" for uuid, who in foreign.items()]
+    problems += [f"{uuid} is in use without a lease: {who}" for uuid, who in foreign.items()]
     there = {d.uuid for d in snapshot.devices}
     problems += [
         f"{uuid} is {why}, and not there" for uuid, why in aside.items() if uuid not in there

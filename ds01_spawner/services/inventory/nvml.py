@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FRESH_S = 2.0
 RECHECK_S = 0.5  # between the two looks that make a device unhealthy
+HURRY_S = 0.1  # what is known to be outdated is kept so long, for it may stay so
 BACKOFF_S = (2.0, 60.0)  # after the first failure, and at most; doubled between
 # A library does not see what came after it was opened. So it is opened again, at most this often
 # while a card is missing, and this often in any case.
@@ -90,9 +91,10 @@ class NvmlInventory:
         usage = self._last.usage.values() if self._last is not None else ()
         pids = [process.pid for device in usage for process in device.processes or ()]
         gone = any(not (self._proc / str(pid)).exists() for pid in pids)
-        return gone and self._monotonic() >= self._asked + self._recheck_s
+        return gone and self._monotonic() >= self._asked + HURRY_S
 
     async def _ask(self) -> Snapshot:
+        taken = self._now()
         try:
             snapshot = await self._look()
         except NoAnswer as problem:
@@ -104,7 +106,7 @@ class NvmlInventory:
             first, most = self._backoff_s
             wait = min(most, first * 2.0 ** min(self._failures, 16))
             self._failures += 1
-        self._last = replace(snapshot, taken=self._now())
+        self._last = replace(snapshot, taken=taken)
         self._asked = self._monotonic()
         self._ask_again = self._asked + wait
         return self._last

@@ -6,6 +6,8 @@ import pytest
 
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.health import BAD_SWEEPS, CLEAN_SWEEPS, RECURS_WITHIN_S
+from ds01_spawner.services.inventory.answers import Answer, CardFacts, Event
+from ds01_spawner.services.inventory.fleet import Fleet
 from ds01_spawner.services.inventory.nvml import OPEN_AT_MOST_S, REOPEN_S
 from tests.services.conftest import Driver, Listening
 
@@ -199,6 +201,16 @@ async def test_an_xid_of_one_card_is_not_the_others(driver: Driver) -> None:
         "GPU 1 (NVIDIA A100): the driver reported XID 119",
     )
     assert await sweeps_until_healthy(driver, inventory) == CLEAN_SWEEPS - 1
+
+
+def test_an_xid_before_the_first_answer_is_not_lost() -> None:
+    fleet = Fleet()
+    assert fleet.hit(Event(card="GPU-a", kind="xid", xid=48, gi=ALL, ci=ALL), 0)
+    assert not fleet.hit(Event(card=None, kind="xid", xid=48, gi=ALL, ci=ALL), 0)
+    cards = tuple(CardFacts(index=n, uuid=uuid) for n, uuid in enumerate(("GPU-a", "GPU-b")))
+    fleet.look(Answer(library=True, cards=cards), 1)
+    devices, _ = fleet.devices()
+    assert [(d.uuid, d.healthy) for d in devices] == [("GPU-a", False), ("GPU-b", True)]
 
 
 async def test_xid_109_is_a_fault_of_the_card_when_it_recurs(driver: Driver) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from ds01_spawner.core.devices import Process, Snapshot, Usage
 from ds01_spawner.services.inventory.nvml import NvmlInventory
-from ds01_spawner.services.inventory.probing import ProbeProcess
+from ds01_spawner.services.inventory.probing import OPENING_S, ProbeProcess
 from tests.fakes.nvml import NAME
 from tests.services.conftest import TAKEN, Clock, Driver, Listening
 
@@ -75,29 +75,51 @@ async def test_a_broken_driver_means_not_known_until_it_works(
     assert known(await inventory.snapshot()) == ["GPU-a"]
 
 
-@pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlDeviceGetMemoryInfo_v2"])
-async def test_a_driver_that_hangs_means_not_known_until_it_answers(
-    driver: Driver, call: str
-) -> None:
-    driver.says(f"hang {call}", A100)
-    inventory = driver.inventory(deadline_s=0.5)
-    assert "did not answer within 0.5 s" in unknown(await inventory.snapshot())
+async def test_a_driver_that_takes_its_time_to_open_is_waited_for(driver: Driver) -> None:
+    driver.says("hang nvmlInitWithFlags", A100)
+    inventory = driver.inventory(deadline_s=0.1)
+    assert "did not answer within 0.1 s" in unknown(await inventory.snapshot())
+    opening = process_of(inventory)
+    driver.later()
+    assert "did not answer" in unknown(await inventory.snapshot())
+    assert process_of(inventory) is opening
+    driver.says(A100)
+    inventory._prober._deadline_s = 60
+    driver.later(5)
+    assert known(await inventory.snapshot()) == ["GPU-a"]
+    assert process_of(inventory) is opening
+
+
+async def test_but_not_for_ever(driver: Driver) -> None:
+    driver.says("hang nvmlInitWithFlags", A100)
+    inventory = driver.inventory(deadline_s=0.1)
+    await inventory.snapshot()
+    opening = process_of(inventory)
+    driver.later(OPENING_S)
+    assert "did not answer" in unknown(await inventory.snapshot())
+    assert opening.ended.is_set()
+    driver.says(A100)
+    inventory._prober._deadline_s = 60
+    driver.later(5)
+    assert known(await inventory.snapshot()) == ["GPU-a"]
+
+
+async def test_a_call_that_hangs_means_not_known_until_it_answers(driver: Driver) -> None:
+    driver.says(A100)
+    inventory = driver.inventory()
+    await inventory.snapshot()
+    process = process_of(inventory)
+    driver.says("hang nvmlDeviceGetMemoryInfo_v2", A100)
+    driver.later()
+    inventory._prober._deadline_s = 0.1
+    assert "did not answer within 0.1 s" in unknown(await inventory.snapshot())
+    assert process.ended.is_set()
+    # Told while it lasts, without asking again before its time.
+    assert "did not answer" in unknown(await inventory.snapshot())
     driver.says(A100)
     inventory._prober._deadline_s = 60
     driver.later()
     assert known(await inventory.snapshot()) == ["GPU-a"]
-
-
-async def test_a_call_that_hangs_later_takes_nothing_else_with_it(driver: Driver) -> None:
-    driver.says(A100)
-    inventory = driver.inventory()
-    await inventory.snapshot()
-    driver.says("hang nvmlDeviceGetName", A100)
-    driver.later()
-    inventory._prober._deadline_s = 0.1
-    assert "did not answer" in unknown(await inventory.snapshot())
-    # Told while it lasts, without asking again before its time.
-    assert "did not answer" in unknown(await inventory.snapshot())
 
 
 async def test_a_hanging_wait_for_events_keeps_no_answer_back(driver: Driver) -> None:
@@ -216,6 +238,8 @@ import pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: log.open("a").write("asked to end\\n"))
 log = pathlib.Path(sys.argv[0], "log")
 log.open("a").write("started\\n")
+input()
+print('{"answer": {"library": true}}', flush=True)
 while True:
     time.sleep(600)
 """
@@ -225,7 +249,10 @@ async def test_a_probe_that_cannot_be_ended_is_asked_once_and_left_alone(
     driver: Driver, scripted: Callable[[str], None], tmp_path: Path
 ) -> None:
     scripted(STUBBORN)
-    inventory = driver.inventory(deadline_s=2)
+    inventory = driver.inventory()
+    assert known(await inventory.snapshot()) == []
+    driver.later()
+    inventory._prober._deadline_s = 0.1
     assert "did not answer" in unknown(await inventory.snapshot())
     stuck = inventory._prober._stuck
     assert stuck

@@ -89,15 +89,15 @@ class Fleet:
 
         So what is about the whole card, or about an instance that is not known, is the card's.
         """
-        card = self._cards.get(event.card or "")
-        if card is None:
+        if event.card is None:
             return []
+        card = self._cards.get(event.card)
         instances = [
             i.uuid
-            for i in card.instances
+            for i in (card.instances if card else ())
             if event.gi == i.gi and event.ci in (i.ci, EVERY_INSTANCE)
         ]
-        return instances or [event.card or ""]
+        return instances or [event.card]
 
     # --- what it tells -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ds01_spawner.services.inventory.answers import Answer, Event, Line
 
 PROBE = Path(__file__).with_name("probe")
 DEADLINE_S = 10.0
+OPENING_S = 60.0  # without nvidia-persistenced it takes seconds for each card
 END_S = 1.0  # how long it may take to end, by itself and once more after a signal
 MAX_DETAIL = 300
 
@@ -82,7 +83,8 @@ class Prober:
         try:
             answer = await asyncio.wait_for(self._process.ask(), self._deadline_s)
         except asyncio.TimeoutError:
-            await self.end()
+            if self._process.answers or self.age_s >= OPENING_S:
+                await self.end()
             problem = f"the NVIDIA driver did not answer within {self._deadline_s:g} s"
             raise NoAnswer(problem) from None
         except (NoAnswer, asyncio.CancelledError):
@@ -108,6 +110,7 @@ class ProbeProcess:
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[Answer] | None = None
+        self.answers = False  # whether it ever did
         self.ended = asyncio.Event()
         # Not asyncio's, which kills what still runs when the loop ends: it ends with its stdin.
         self._process = subprocess.Popen(  # noqa: S603 - our own file
@@ -125,12 +128,18 @@ class ProbeProcess:
         return self._process.pid
 
     async def ask(self) -> Answer:
-        """Its answer to one question, whenever it comes. Raises NoAnswer where it ends instead."""
-        self._answer = self._loop.create_future()
-        if self._process.stdin is not None:
-            with suppress(OSError):  # it has ended, which is told in a moment
-                self._process.stdin.write(b"\n")
-        return await self._answer
+        """Its answer to one question, whenever it comes. Raises NoAnswer where it ends instead.
+
+        Who gave up waiting for an answer gets that one when they ask again.
+        """
+        if self._answer is None:
+            self._answer = self._loop.create_future()
+            if self._process.stdin is not None:
+                with suppress(OSError):  # it has ended, which is told in a moment
+                    self._process.stdin.write(b"\n")
+        answer = await asyncio.shield(self._answer)
+        self._answer, self.answers = None, True
+        return answer
 
     async def end(self) -> bool:
         """Close its stdin, which ends it, and send one signal if not; whether it ended."""

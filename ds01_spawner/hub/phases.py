@@ -97,7 +97,7 @@ class Start:
         async with self.phase("admit"):
             await self._end_leftover()
             await planning.enough_disk(self.runtime)
-            self.snapshot = await self.runtime.inventory.snapshot()
+            self.snapshot = await self.runtime.inventory.snapshot(fresh=True)
             foreign = await self.runtime.reconciler.foreign_devices(self.snapshot)
             await self.runtime.in_ledger(
                 Ledger.check, self._lease_request(), self.snapshot, foreign
@@ -113,7 +113,7 @@ class Start:
     async def take_lease(self) -> None:
         """One transaction, or a refusal; a start never waits for a device."""
         async with self.phase("lease"):
-            snapshot = await self.runtime.inventory.snapshot()
+            snapshot = await self.runtime.inventory.snapshot(fresh=True)
             foreign = await self.runtime.reconciler.foreign_devices(snapshot)
             self._leasing = self.runtime.keep(
                 self.runtime.in_ledger(

@@ -123,7 +123,7 @@ def test_gpus_tells_of_processes_and_of_memory_that_nobody_gave_back(
     usage = {first: nobody, second: Usage(0.9, 1 << 30, (Process(no_process, 1 << 30),))}
 
     class Telling(NoDevices):
-        async def snapshot(self) -> Snapshot:
+        async def snapshot(self, *, fresh: bool = False) -> Snapshot:
             return replace(world.snapshot, usage=usage)
 
     monkeypatch.setattr(wiring, "inventory", lambda settings: Telling())
@@ -148,7 +148,7 @@ def test_gpus_that_are_not_known_are_a_no(
     run: Run, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(NoDevices):
-        async def snapshot(self) -> Snapshot:
+        async def snapshot(self, *, fresh: bool = False) -> Snapshot:
             return Snapshot(known=False, problems=("the NVIDIA driver hangs",))
 
     monkeypatch.setattr(wiring, "inventory", lambda settings: Broken())

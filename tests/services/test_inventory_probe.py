@@ -375,6 +375,34 @@ async def test_callers_at_the_same_time_share_one_question() -> None:
     assert inventory.questions == 1
 
 
+async def test_who_needs_it_fresh_is_told_what_was_asked_after_their_call() -> None:
+    inventory = Counting(Clock())
+    await inventory.snapshot()
+    await inventory.snapshot(fresh=True)
+    assert inventory.questions == 2
+    inventory.gate.clear()
+    callers = [asyncio.ensure_future(inventory.snapshot(fresh=True))]
+    await asyncio.sleep(0)
+    callers += [asyncio.ensure_future(inventory.snapshot(fresh=True)) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert inventory.questions == 3
+    inventory.gate.set()
+    await asyncio.gather(*callers)
+    assert inventory.questions == 4  # the first's was begun before the others called
+
+
+async def test_a_failure_is_not_asked_about_more_often_for_those() -> None:
+    inventory = Counting(Clock())
+    inventory.answer = Snapshot(known=False)
+    inventory.gate.clear()
+    callers = [asyncio.ensure_future(inventory.snapshot(fresh=True)) for _ in range(3)]
+    await asyncio.sleep(0)
+    inventory.gate.set()
+    assert not any(snapshot.known for snapshot in await asyncio.gather(*callers))
+    assert not (await inventory.snapshot(fresh=True)).known
+    assert inventory.questions == 1
+
+
 async def test_the_end_of_a_process_is_not_waited_for(driver: Driver) -> None:
     """Its device may be free now: who comes next should not hear that it is in use."""
     driver.runs(11, 12)

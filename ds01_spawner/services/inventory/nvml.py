@@ -70,10 +70,16 @@ class NvmlInventory:
         self._failures = 0
         self._asking: asyncio.Task[Snapshot] | None = None
 
-    async def snapshot(self) -> Snapshot:
-        """The devices now, at most `fresh_s` old."""
-        if self._last is not None and self._monotonic() < self._ask_again and not self._outdated():
-            return self._last
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The devices now, at most `fresh_s` old; with `fresh`, asked for after this call."""
+        last = self._last
+        early = last is not None and self._monotonic() < self._ask_again
+        if last is not None and early and not (last.known and (fresh or self._outdated())):
+            return last
+        if fresh and self._asking is not None and not self._asking.done():
+            begun_before = await asyncio.shield(self._asking)
+            if not begun_before.known:
+                return begun_before
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         # Whoever gives up waiting does not take the answer from the others.

@@ -57,7 +57,7 @@ class SimulatedInventory:
     def __init__(self, description: str, host: str) -> None:
         self._snapshot = Snapshot(devices=_devices(description, host), simulated=True)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """The same devices each time."""
         return self._snapshot
 

@@ -36,7 +36,7 @@ def show(args: argparse.Namespace) -> int:
     snapshot, leases, foreign, cordons, problems = seen
     holder = {uuid: lease for lease in leases for uuid in lease.devices}
     aside = {c.device: f"set aside{f': {c.why}' if c.why else ''}" for c in cordons}
-    problems += [f"{uuid} is in use outside this hub, by {who}" for uuid, who in foreign.items()]
+    problems += [f"{uuid} is in use without a lease: {who}" for uuid, who in foreign.items()]
     there = {d.uuid for d in snapshot.devices}
     problems += [
         f"{uuid} is {why}, and not there" for uuid, why in aside.items() if uuid not in there
@@ -59,9 +59,17 @@ def show(args: argparse.Namespace) -> int:
 
 def _without_a_hub(settings: Settings) -> Look:
     """The devices alone: an admin looks at the driver before the hub ever ran."""
-    snapshot = asyncio.run(wiring.inventory(settings).snapshot())
+    snapshot = asyncio.run(_devices_alone(settings))
     problems = [*snapshot.problems, f"there is no ledger {settings.ledger_path} yet"]
     return snapshot, (), {}, (), problems
+
+
+async def _devices_alone(settings: Settings) -> Snapshot:
+    inventory = wiring.inventory(settings)
+    try:
+        return await inventory.snapshot()
+    finally:
+        await inventory.close()
 
 
 async def _look(hub: Opened) -> Look:

@@ -73,7 +73,7 @@ async def _run(settings: Settings, command: Callable[[Opened], Awaitable[T]]) ->
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Opened]:
     ledger = wiring.ledger(settings)
-    engine = wiring.engine(settings)
+    engine, inventory = wiring.engine(settings), wiring.inventory(settings)
     events = wiring.event_file(settings)
 
     async def in_ledger(method: Callable[..., T], *args: Any) -> T:
@@ -93,7 +93,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Opened]:
         rules=Rules(warn_before=timedelta(minutes=settings.warn_before_minutes)),
     )
     try:
-        yield Opened(settings, ledger, wiring.inventory(settings), reconciler)
+        yield Opened(settings, ledger, inventory, reconciler)
     finally:
+        await inventory.close()
         await engine.close()
         ledger.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -98,8 +98,10 @@ class Start:
         async with self.phase("admit"):
             await self._end_leftover()
             await planning.enough_disk(self.runtime)
+            self.snapshot = await self.runtime.inventory.snapshot(fresh=True)
+            foreign = await self.runtime.reconciler.foreign_devices(self.snapshot)
             await self.runtime.in_ledger(
-                Ledger.check, self._lease_request(), self.snapshot, await self._foreign()
+                Ledger.check, self._lease_request(), self.snapshot, foreign
             )
 
     async def prepare_image(self) -> None:
@@ -112,13 +114,14 @@ class Start:
     async def take_lease(self) -> None:
         """One transaction, or a refusal; a start never waits for a device."""
         async with self.phase("lease"):
-            snapshot = await self.runtime.inventory.snapshot()
+            snapshot = await self.runtime.inventory.snapshot(fresh=True)
+            foreign = await self.runtime.reconciler.foreign_devices(snapshot)
             self._leasing = self.runtime.keep(
                 self.runtime.in_ledger(
                     Ledger.reserve,
                     self._lease_request(),
                     snapshot,
-                    await self._foreign(),
+                    foreign,
                     container_name=self.name,
                 )
             )
@@ -237,9 +240,6 @@ class Start:
             limits=self.offer.limits,
             hours=self.request.hours,
         )
-
-    async def _foreign(self) -> Mapping[str, str]:
-        return await self.runtime.reconciler.foreign_devices(self.snapshot)
 
     async def _end_leftover(self) -> None:
         """End what an earlier start of this very server left: the hub says that none runs."""

@@ -41,10 +41,10 @@ async def render(
     """
     settings = from_config(config)
     asker = replace(_spawner(config, user).asker(), groups=groups, options=options)
-    engine = wiring.engine(settings)
+    engine, inventory = wiring.engine(settings), wiring.inventory(settings)
     try:
         info = await engine.info()
-        snapshot = await wiring.inventory(settings).snapshot()
+        snapshot = await inventory.snapshot()
         capacity = HostCapacity(float(info["NCPU"]), int(info["MemTotal"]))
         policy = wiring.policy_file(settings).current()
         limits = effective(policy, user, groups, capacity)
@@ -54,6 +54,7 @@ async def render(
         request = parse(options, offer)
         image, dockerfile = await Images(engine, settings).preview(request, user, offer)
     finally:
+        await inventory.close()
         await engine.close()
     environment = _without_the_hubs(asker.environment())
     plan = planning.container_plan(

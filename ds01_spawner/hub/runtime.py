@@ -101,6 +101,7 @@ class Runtime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.inventory.close()
         await self.engine.close()
         self._ledger_thread.shutdown()
         self._ledger.close()

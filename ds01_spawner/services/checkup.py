@@ -116,7 +116,11 @@ async def _of_engine(engine: Engine, settings: Settings) -> AsyncIterator[Check]
     yield checks.limits(info)
     yield checks.warnings(info)
     yield await network(engine, settings)
-    snapshot = await wiring.inventory(settings).snapshot()
+    inventory = wiring.inventory(settings)
+    try:
+        snapshot = await inventory.snapshot()
+    finally:
+        await inventory.close()
     yield checks.inventory(snapshot)
     choice = await proven(
         engine, settings.gpu_injection, snapshot, f"{settings.hub_id}-doctor", wiring.new_id

@@ -13,6 +13,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.errors import DS01Error, StillThere
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.ledger import Lease, Ledger
+from ds01_spawner.services.occupants import Baselines, Processes, Tenants, outsiders
 from ds01_spawner.services.reconcile import Action, Rules, Situation, decide, ending
 from ds01_spawner.services.seen import Holding, Seen, holders, holding, keeps_devices, seen
 
@@ -55,6 +56,7 @@ class Reconciler:
         stop_server: Callable[[Lease], Awaitable[None]] | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         stop_seconds: int = 10,
+        processes: Processes = Processes(),  # noqa: B008 - has no state
     ) -> None:
         self._engine = engine
         self._in_ledger = in_ledger
@@ -66,6 +68,8 @@ class Reconciler:
         self._stop_server = stop_server
         self._rules = rules
         self._stop_seconds = stop_seconds
+        self._processes = processes
+        self._baselines = Baselines()
         self._one = asyncio.Lock()
         self._looks = asyncio.Semaphore(AT_ONCE)
         self._doings = asyncio.Semaphore(AT_ONCE)  # apart, for a stop takes its time
@@ -94,17 +98,32 @@ class Reconciler:
     async def foreign_devices(self, snapshot: Snapshot) -> Mapping[str, str]:
         """Of each device that is in use outside the ledger: by whom.
 
-        By containers of others, and by ours that have no live lease.
+        By containers of others and by ours that have no live lease, whatever they do there; by
+        processes of anybody else; and by nobody, where memory was not given back.
         """
         if not snapshot.devices:
             return {}
         leases = await self._in_ledger(Ledger.leases)
-        live = {(lease.id, lease.generation) for lease in leases}
-        containers = [c for c in await self._list({}) if (c.lease, c.generation) not in live]
-        ours = [c for c in containers if c.labels.get("ds01.hub") == self._hub]
-        others = [c for c in containers if c not in ours and keeps_devices(c)]
+        live: dict[tuple[str, int | None], tuple[str, ...]] = {
+            (lease.id, lease.generation): lease.devices for lease in leases
+        }
+        containers = await self._list({})
+        tenants = Tenants(
+            devices={c.id: live.get((c.lease, c.generation), ()) for c in containers},
+            names={c.id: c.who for c in containers},
+            leased={uuid for lease in leases for uuid in lease.devices},
+        )
+        strays = [c for c in containers if (c.lease, c.generation) not in live]
+        ours = [c for c in strays if c.labels.get("ds01.hub") == self._hub]
+        others = [c for c in strays if c not in ours and keeps_devices(c)]
         held = [(c, Holding(frozenset(c.devices))) for c in ours]
-        return holders([*held, *await self._look_at(others)], snapshot)
+        found = holders([*held, *await self._look_at(others)], snapshot)
+        return {**await self._outsiders(snapshot, tenants), **found}
+
+    async def _outsiders(self, snapshot: Snapshot, tenants: Tenants) -> Mapping[str, str]:
+        pids = {p.pid for usage in snapshot.usage.values() for p in usage.processes or ()}
+        occupants = await asyncio.to_thread(self._processes.look, pids) if pids else {}
+        return outsiders(snapshot, occupants, tenants, self._baselines)
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ def inventory(settings: Settings) -> Inventory:
         return SimulatedInventory(settings.gpus.partition(":")[2], settings.hub_id)
     if settings.gpus == "none":
         return NoDevices()
-    return Together(NvmlInventory(), RocmInventory(now=now))
+    return Together(NvmlInventory(now=now), RocmInventory(now=now))
 
 
 def data_folder(settings: Settings) -> Path:

@@ -23,6 +23,7 @@ from ds01_spawner.services import wiring
 from ds01_spawner.services.checkup import checkup
 from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.injection import LABEL, GpuWay
+from ds01_spawner.services.inventory.base import NoDevices
 from ds01_spawner.services.settings import Settings
 from tests.conftest import HookWitness
 from tests.core.test_container import PLAN
@@ -187,8 +188,8 @@ async def test_doctor_tells_the_way_of_each_engine_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Devices:
-        async def snapshot(self) -> Snapshot:
+    class Devices(NoDevices):
+        async def snapshot(self, *, fresh: bool = False) -> Snapshot:
             return Snapshot(devices=(gpu("GPU-1"),))
 
     monkeypatch.setattr(wiring, "inventory", lambda settings: Devices())

@@ -8,9 +8,7 @@ that 20 rounds are quick: what runs inside makes no difference to who gets which
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from itertools import chain
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.engine.hub_process import Hub, Outcome
+from tests.fakes.nvml import build_library
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from tests.conftest import HookWitness
     from tests.engine.conftest import MakeHub
 
-SOURCE = Path(__file__).parents[1] / "services/fake_nvml.c"
 USERS = ("user1", "user2", "user3", "user4")
 ROUNDS = 10  # of each kind
 # After these rounds' starts, with the servers running; and after these rounds, with none.
@@ -54,13 +52,7 @@ HOSTS = {
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a libnvidia-ml.so.1 that answers from a file."""
-    if not shutil.which("gcc"):
-        pytest.skip("there is no gcc to compile the fake driver library")
-    folder = tmp_path_factory.mktemp("nvml")
-    output = folder / "libnvidia-ml.so.1"
-    command = ["gcc", "-std=c11", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
-    subprocess.run([*command, "-o", output, SOURCE], check=True)
-    return folder
+    return build_library(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture(scope="module")

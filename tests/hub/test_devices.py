@@ -12,6 +12,7 @@ import pytest
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.hub.rendering import render
 from ds01_spawner.services import wiring
+from ds01_spawner.services.inventory.base import NoDevices
 from tests.hub.test_rendering import config
 from tests.hub.world import World
 
@@ -36,13 +37,13 @@ ROCM = {"framework": "Pytorch", "architecture": "ROCM6"}
 Has = Callable[..., Any]
 
 
-class Fixed:
+class Fixed(NoDevices):
     """An inventory of these devices."""
 
     def __init__(self, *devices: Device) -> None:
         self.seen = Snapshot(devices=devices)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return self.seen
 
 

@@ -42,7 +42,7 @@ class Host(FakeEngine):
 
 
 class Devices(NoDevices):
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return Snapshot((GPU,), driver="570.1", cuda=(12, 8))
 
 

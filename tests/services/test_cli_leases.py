@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import pytest
 
 from ds01_spawner.cli import gpus, leases, marks
 from ds01_spawner.cli.main import main
-from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.devices import Process, Snapshot, Usage
 from ds01_spawner.services import wiring
+from ds01_spawner.services.inventory.base import NoDevices
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from tests.services.world import DatedEngine, World
 
@@ -110,8 +111,29 @@ def test_gpus_tells_who_else_uses_them(run: Run, world: World) -> None:
     ]}  # fmt: skip
     body = {"Image": "image:1", "HostConfig": host, "Labels": {"aime.mlc.USER": "eve"}}
     asyncio.run(world.engine.create_container("theirs", body))
-    problem = f"{uuid} is in use outside this hub, by container theirs of eve"
+    problem = f"{uuid} is in use without a lease: container theirs of eve"
     assert run("gpus --json").json["problems"] == [problem]
+
+
+def test_gpus_tells_of_processes_and_of_memory_that_nobody_gave_back(
+    run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (d.uuid for d in world.snapshot.devices)
+    nobody, no_process = Usage(0.0, 1200 << 20, ()), 2**30
+    usage = {first: nobody, second: Usage(0.9, 1 << 30, (Process(no_process, 1 << 30),))}
+
+    class Telling(NoDevices):
+        async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+            return replace(world.snapshot, usage=usage)
+
+    monkeypatch.setattr(wiring, "inventory", lambda settings: Telling())
+    rest = "1.172 GiB still in use and no process to be seen"
+    process = f"process {no_process}, which is not to be seen on this host"
+    assert run("gpus --json").json["problems"] == [
+        f"{first} is in use without a lease: {rest}",
+        f"{second} is in use without a lease: {process}",
+    ]
+    assert rest in run("gpus").out
 
 
 def test_gpus_without_an_engine_still_tells_the_devices(run: Run, world: World) -> None:
@@ -125,8 +147,8 @@ def test_gpus_without_an_engine_still_tells_the_devices(run: Run, world: World) 
 def test_gpus_that_are_not_known_are_a_no(
     run: Run, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken:
-        async def snapshot(self) -> Snapshot:
+    class Broken(NoDevices):
+        async def snapshot(self, *, fresh: bool = False) -> Snapshot:
             return Snapshot(known=False, problems=("the NVIDIA driver hangs",))
 
     monkeypatch.setattr(wiring, "inventory", lambda settings: Broken())

@@ -10,7 +10,7 @@ import pytest
 
 from ds01_spawner.core.devices import Device, Snapshot, Usage
 from ds01_spawner.services import wiring
-from ds01_spawner.services.inventory.base import Kept, Together
+from ds01_spawner.services.inventory.base import Kept, NoDevices, Together
 from ds01_spawner.services.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -27,13 +27,13 @@ AMD = Snapshot(
 HANGS = Snapshot(known=False, problems=("the driver hangs",))
 
 
-class Fixed:
+class Fixed(NoDevices):
     """Tells the same each time."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return self._snapshot
 
 

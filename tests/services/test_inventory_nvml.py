@@ -1,70 +1,38 @@
-"""The probe with the real bindings and a driver library of our own, and what becomes of it."""
+"""What the driver's library says, through the real bindings, and what becomes of it."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
+import pynvml
 import pytest
 
-from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.devices import Process, Usage
 from ds01_spawner.services.inventory.nvml import NvmlInventory
+from tests.fakes.nvml import assertions, build_library
+from tests.services.conftest import TAKEN, Driver
 
 MIB = 1 << 20
-SOURCE = Path(__file__).with_name("fake_nvml.c")
 A100 = "gpu GPU-a NVIDIA_A100-SXM4-40GB 8 0 40960 0 0 0"
-H100_MIG = """gpu GPU-h NVIDIA_H100_80GB_HBM3 9 0 81559 1 1 0
-mig 0 MIG-0 NVIDIA_H100_80GB_HBM3_MIG_1g.10gb 9984 1
-mig 2 MIG-2 NVIDIA_H100_80GB_HBM3_MIG_3g.40gb 40448 3"""
+B100 = "gpu GPU-b NVIDIA_A100-SXM4-40GB 8 0 40960 0 0 0"
+C100 = "gpu GPU-c NVIDIA_A100-SXM4-40GB 8 0 40960 0 0 0"
+H100_MIG = (
+    "gpu GPU-h NVIDIA_H100_80GB_HBM3 9 0 81559 1 1 0",
+    "mig 0 MIG-0 NVIDIA_H100_80GB_HBM3_MIG_1g.10gb 9984 1",
+    "mig 2 MIG-2 NVIDIA_H100_80GB_HBM3_MIG_3g.40gb 40448 3",
+)
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a libnvidia-ml.so.1 that answers from a file."""
-    if not shutil.which("gcc"):
-        pytest.skip("there is no gcc to compile the fake driver library")
-    folder = tmp_path_factory.mktemp("nvml")
-    output = folder / "libnvidia-ml.so.1"
-    command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    subprocess.run([*command, "-Wl,-soname,libnvidia-ml.so.1", "-o", output, SOURCE], check=True)
-    return folder
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-Make = Callable[..., NvmlInventory]
-
-
-@pytest.fixture
-def driver(library: Path, tmp_path: Path) -> Make:
-    """An inventory on a host whose driver says what the test writes."""
-
-    def make(state: str, *, deadline_s: float = 60, clock: Clock | None = None) -> NvmlInventory:
-        file = tmp_path / "state"
-        file.write_text(state)
-        environment = {**os.environ, "LD_LIBRARY_PATH": str(library), "FAKE_NVML_STATE": str(file)}
-        return NvmlInventory(
-            deadline_s=deadline_s, monotonic=clock or Clock(), environment=environment
-        )
-
-    return make
-
-
-async def test_whole_gpus(driver: Make) -> None:
-    state = f"driver 570.124.06\ncuda 12080\n{A100}\ngpu GPU-l NVIDIA_L4 8 9 23034 0 0 0"
-    snapshot = await driver(state).snapshot()
+async def test_whole_gpus(driver: Driver) -> None:
+    driver.says("driver 570.124.06", "cuda 12080", A100, "gpu GPU-l NVIDIA_L4 8 9 23034 0 0 0")
+    snapshot = await driver.inventory().snapshot()
     assert (snapshot.known, snapshot.simulated, snapshot.problems) == (True, False, ())
     assert (snapshot.driver, snapshot.cuda) == ("570.124.06", (12, 8))
+    assert snapshot.taken == TAKEN
     a100, l4 = snapshot.devices
     assert (a100.uuid, a100.kind, a100.name) == ("GPU-a", "gpu", "NVIDIA A100-SXM4-40GB")
     assert (a100.architecture, a100.units, a100.memory) == ("CUDA_AMPERE", 2520, 40960 * MIB)
@@ -73,8 +41,9 @@ async def test_whole_gpus(driver: Make) -> None:
     assert l4.healthy
 
 
-async def test_mig_instances_with_a_hole_between(driver: Make) -> None:
-    snapshot = await driver(f"{A100}\n{H100_MIG}").snapshot()
+async def test_mig_instances_with_a_hole_between(driver: Driver) -> None:
+    driver.says(A100, *H100_MIG)
+    snapshot = await driver.inventory().snapshot()
     whole, small, large = snapshot.devices
     assert whole.uuid == "GPU-a"
     assert (small.uuid, small.kind, small.profile, small.parent) == (
@@ -84,8 +53,9 @@ async def test_mig_instances_with_a_hole_between(driver: Make) -> None:
     assert (large.profile, large.units, large.architecture) == ("3g.40gb", 1080, "CUDA_ADA")
 
 
-async def test_mig_without_instances_offers_nothing_and_says_so(driver: Make) -> None:
-    snapshot = await driver("gpu GPU-h NVIDIA_H100 9 0 81559 1 1 0").snapshot()
+async def test_mig_without_instances_offers_nothing_and_says_so(driver: Driver) -> None:
+    driver.says("gpu GPU-h NVIDIA_H100 9 0 81559 1 1 0")
+    snapshot = await driver.inventory().snapshot()
     assert snapshot.known
     assert snapshot.devices == ()
     assert "MIG is on and it has no instances" in snapshot.problems[0]
@@ -93,167 +63,195 @@ async def test_mig_without_instances_offers_nothing_and_says_so(driver: Make) ->
 
 @pytest.mark.parametrize("line", ["NVIDIA_H100 9 0 81559 0 1 0", "NVIDIA_H100 9 0 81559 1 0 0"])
 async def test_a_card_whose_mig_mode_is_about_to_change_is_not_given_out(
-    driver: Make, line: str
+    driver: Driver, line: str
 ) -> None:
-    instance = "mig 0 MIG-0 NVIDIA_H100_MIG_1g.10gb 9984 1"
-    snapshot = await driver(f"gpu GPU-h {line}\n{instance}").snapshot()
-    (device,) = snapshot.devices
+    driver.says(f"gpu GPU-h {line}", "mig 0 MIG-0 NVIDIA_H100_MIG_1g.10gb 9984 1")
+    (device,) = (await driver.inventory().snapshot()).devices
     assert not device.healthy
     assert "next reset" in device.problem
 
 
-async def test_a_lost_gpu_hides_no_other(driver: Make) -> None:
-    lost = "gpu GPU-x NVIDIA_A100 8 0 40960 0 0 1"
-    snapshot = await driver(f"{lost}\n{A100}").snapshot()
-    assert [(d.uuid, d.healthy) for d in snapshot.devices] == [
-        ("unknown-0", False),
-        ("GPU-a", True),
-    ]
-    assert "GPU is lost" in snapshot.devices[0].problem
-    assert "GPU is lost" in snapshot.problems[0]
+@pytest.mark.parametrize("slices", [0, 8])
+async def test_an_instance_of_no_size_is_not_given_out(driver: Driver, slices: int) -> None:
+    driver.says(H100_MIG[0], f"mig 0 MIG-0 NVIDIA_H100_MIG_1g.10gb 9984 {slices}")
+    (device,) = (await driver.inventory().snapshot()).devices
+    assert not device.healthy
+    assert f"it has {slices} slices" in device.problem
 
 
-async def test_a_host_without_gpus(driver: Make) -> None:
-    snapshot = await driver("").snapshot()
+async def test_a_host_without_gpus(driver: Driver) -> None:
+    driver.says()
+    snapshot = await driver.inventory().snapshot()
     assert (snapshot.known, snapshot.devices) == (True, ())
 
 
 @pytest.mark.skipif(bool(shutil.which("nvidia-smi")), reason="this host has an NVIDIA driver")
 async def test_a_host_without_a_driver_has_no_devices_for_sure() -> None:
-    snapshot = await NvmlInventory().snapshot()
+    inventory = NvmlInventory(now=lambda: datetime.now(timezone.utc))
+    snapshot = await inventory.snapshot()
+    await inventory.close()
     assert (snapshot.known, snapshot.devices) == (True, ())
     assert snapshot.problems == ("there is no NVIDIA driver on this host",)
 
 
+async def test_what_the_library_prints_does_not_matter(driver: Driver) -> None:
+    driver.says('say {"answer":null}', A100)
+    assert [d.uuid for d in (await driver.inventory().snapshot()).devices] == ["GPU-a"]
+
+
+# --- what goes on there --------------------------------------------------------------------------
+
+
+async def test_what_a_whole_gpu_does(driver: Driver) -> None:
+    driver.says(
+        A100, "used GPU-a 900 512", "utilization GPU-a 75",
+        "process GPU-a 11 300 compute", "process GPU-a 12 -1 compute",
+        "process GPU-a 11 400 graphics", "process GPU-a 13 20 graphics",
+        "process GPU-a 14 50 mps",
+    )  # fmt: skip
+    processes = (
+        Process(11, 400 * MIB), Process(12, None), Process(13, 20 * MIB), Process(14, 50 * MIB),
+    )  # fmt: skip
+    snapshot = await driver.inventory().snapshot()
+    # Without the 512 MiB that the driver keeps for itself.
+    assert snapshot.usage == {"GPU-a": Usage(0.75, 900 * MIB, processes)}
+
+
+async def test_what_instances_do_is_told_of_each(driver: Driver) -> None:
+    driver.says(
+        *H100_MIG, "used GPU-h 5000 700", "used MIG-2 3000 0", "utilization MIG-2 40",
+        "process MIG-2 21 3000 compute",
+    )  # fmt: skip
+    inventory = driver.inventory()
+    first = (await inventory.snapshot()).usage
+    assert first == {
+        "MIG-0": Usage(None, 0, ()),
+        "MIG-2": Usage(None, 3000 * MIB, (Process(21, 3000 * MIB),)),
+    }
+    driver.later()  # GPM tells what went on between two looks
+    assert await utilization(driver, inventory) == {"MIG-0": 0.0, "MIG-2": 0.4}
+
+
+async def utilization(driver: Driver, inventory: NvmlInventory) -> dict[str, float | None]:
+    """As soon as two looks are far enough from each other."""
+    while True:
+        driver.later()
+        usage = (await inventory.snapshot()).usage
+        found = {uuid: of.utilization for uuid, of in usage.items()}
+        if any(value is not None for value in found.values()):
+            return found
+
+
 @pytest.mark.parametrize(
-    ("code", "words"),
+    "records",
     [
-        (9, "Driver Not Loaded"),
-        (18, "version mismatch"),
-        (4, "Permissions"),
-        (999, "Unknown Error"),
+        pytest.param(["ids MIG-2 3 0 4"], id="a GPU instance that others share"),
+        pytest.param(["fail nvmlGpmQueryDeviceSupport GPU-h 3"], id="no GPM"),
+        pytest.param(["fail nvmlGpmMigSampleGet GPU-h 999"], id="GPM that fails"),
+        pytest.param(["gpu GPU-z NVIDIA_A100 8 0 40960 1 1 0", "mig 0 MIG-2 NVIDIA_A100 4864 1"],
+                     id="before Hopper"),
+    ],
+)  # fmt: skip
+async def test_an_instance_that_cannot_tell_how_busy_it_is(
+    driver: Driver, records: list[str]
+) -> None:
+    host = records if records[0].startswith("gpu") else [*H100_MIG, *records]
+    driver.says(*host, "utilization MIG-2 40")
+    inventory = driver.inventory()
+    for _ in range(3):
+        driver.later()
+        assert (await inventory.snapshot()).usage["MIG-2"].utilization is None
+
+
+@pytest.mark.parametrize(
+    ("records", "links"),
+    [
+        ([], [("GPU-a", "GPU-b", 10), ("GPU-a", "GPU-c", 10), ("GPU-b", "GPU-c", 10)]),
+        (
+            ["link GPU-a GPU-b 20 0", "link GPU-b GPU-c 30 0"],
+            [("GPU-a", "GPU-b", 40), ("GPU-a", "GPU-c", 10), ("GPU-b", "GPU-c", 30)],
+        ),
+        (
+            ["link GPU-a GPU-c 50 2", "link GPU-a GPU-b 50 4"],
+            [("GPU-a", "GPU-b", 410), ("GPU-a", "GPU-c", 210), ("GPU-b", "GPU-c", 10)],
+        ),
+        (
+            ["switch GPU-a 12", "switch GPU-b 12", "switch GPU-c 10"],
+            [("GPU-a", "GPU-b", 1210), ("GPU-a", "GPU-c", 1010), ("GPU-b", "GPU-c", 1010)],
+        ),
+        (
+            ["fail nvmlDeviceGetTopologyCommonAncestor GPU-a 999", "link GPU-b GPU-c 10 0"],
+            [("GPU-b", "GPU-c", 50)],
+        ),
     ],
 )
-async def test_a_broken_driver_means_not_known(driver: Make, code: int, words: str) -> None:
-    snapshot = await driver(f"init {code}\n{A100}").snapshot()
-    assert (snapshot.known, snapshot.simulated, snapshot.devices) == (False, False, ())
-    assert words in snapshot.problems[0]
-
-
-@pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlDeviceGetMemoryInfo"])
-async def test_a_driver_that_hangs_means_not_known(driver: Make, call: str) -> None:
-    snapshot = await driver(f"hang {call}\n{A100}", deadline_s=0.5).snapshot()
-    assert not snapshot.known
-    assert "did not answer within 0.5 s" in snapshot.problems[0]
-
-
-async def test_what_the_library_prints_does_not_matter(driver: Make) -> None:
-    snapshot = await driver(f"say hello\n{A100}").snapshot()
-    assert [d.uuid for d in snapshot.devices] == ["GPU-a"]
-
-
-@pytest.mark.parametrize(
-    ("probe", "words"),
-    [
-        ("print('{}')", "cannot be read"),
-        ("print('no JSON')", "cannot be read"),
-        ('print(\'{"library": true, "cards": [{"index": "x"}]}\')', "cannot be read"),
-        ("pass", "cannot be read"),
-        ("raise SystemExit('it broke')", "it broke"),
-        ("import os; os.abort()", "failed"),
-    ],
-)
-async def test_nonsense_means_not_known(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, probe: str, words: str
+async def test_how_close_cards_are(
+    driver: Driver, records: list[str], links: list[tuple[str, str, int]]
 ) -> None:
-    script = tmp_path / "probe.py"
-    script.write_text(probe)
-    monkeypatch.setattr("ds01_spawner.services.inventory.nvml.PROBE", script)
-    snapshot = await NvmlInventory().snapshot()
-    assert (snapshot.known, snapshot.devices) == (False, ())
-    assert words in snapshot.problems[0]
+    driver.says(A100, B100, C100, *records)
+    assert sorted((await driver.inventory().snapshot()).links) == links
 
 
-# --- how often it asks ---------------------------------------------------------------------------
+async def test_a_card_with_instances_is_linked_to_none(driver: Driver) -> None:
+    driver.says(A100, *H100_MIG)
+    assert (await driver.inventory().snapshot()).links == ()
 
 
-class Counting(NvmlInventory):
-    """Counts its probes, which answer what the test says."""
+async def test_the_epoch_changes_with_the_boot_and_the_devices(driver: Driver) -> None:
+    async def epoch(*records: str) -> str:
+        driver.says(*records)
+        return (await driver.inventory().snapshot()).epoch
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(monotonic=clock, fresh_s=5, backoff_s=(2, 8))
-        self.probes = 0
-        self.known = True
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def _probe(self) -> Snapshot:
-        self.probes += 1
-        await self.gate.wait()
-        return Snapshot(known=self.known)
+    first = await epoch(A100, B100)
+    assert 8 <= len(first) <= 16
+    assert await epoch(B100, A100) == first
+    assert await epoch(A100) != first
+    assert await epoch(A100, *H100_MIG) != await epoch(A100, *H100_MIG[:2])
+    (driver.proc / "sys/kernel/random/boot_id").write_text("another-boot\n")
+    assert await epoch(A100, B100) != first
 
 
-async def test_an_answer_is_kept_for_a_while() -> None:
-    clock = Clock()
-    inventory = Counting(clock)
-    for clock.time, probes in [(0, 1), (4.9, 1), (5, 2), (9, 2), (10.1, 3)]:
-        await inventory.snapshot()
-        assert inventory.probes == probes
+# --- what some drivers do not have ---------------------------------------------------------------
 
 
-async def test_failures_are_asked_about_ever_more_slowly() -> None:
-    clock = Clock()
-    inventory = Counting(clock)
-    inventory.known = False
-    for clock.time, probes in [(0, 1), (1, 1), (2, 2), (5, 2), (6, 3), (13, 3), (14, 4), (22, 5)]:
-        assert not (await inventory.snapshot()).known
-        assert inventory.probes == probes
-    inventory.known = True
-    clock.time = 30
-    assert (await inventory.snapshot()).known
-    inventory.known = False
-    clock.time = 35
-    assert not (await inventory.snapshot()).known
-    clock.time = 37
-    await inventory.snapshot()
-    assert inventory.probes == 8
+async def test_an_old_driver_tells_what_it_can(old_nvml_library: Path, driver: Driver) -> None:
+    driver.library = old_nvml_library
+    driver.says(A100, *H100_MIG, "used GPU-a 900 512", "utilization GPU-a 75")
+    snapshot = await driver.inventory().snapshot()
+    assert [(d.uuid, d.healthy) for d in snapshot.devices] == [
+        ("GPU-a", True), ("MIG-0", True), ("MIG-2", True),
+    ]  # fmt: skip
+    assert snapshot.usage["GPU-a"] == Usage(0.75, 1412 * MIB, None)
+    assert (snapshot.links, snapshot.problems) == ((), ())
 
 
-async def test_callers_at_the_same_time_share_one_probe() -> None:
-    inventory = Counting(Clock())
-    inventory.gate.clear()
-    callers = [asyncio.ensure_future(inventory.snapshot()) for _ in range(5)]
-    await asyncio.sleep(0)
-    callers[0].cancel()  # who started it goes; the others get their answer
-    await asyncio.sleep(0)
-    inventory.gate.set()
-    answers = await asyncio.gather(*callers, return_exceptions=True)
-    assert isinstance(answers[0], asyncio.CancelledError)
-    assert answers[1:] == [Snapshot()] * 4
-    assert inventory.probes == 1
+OPTIONAL = (
+    "nvmlDeviceGetFieldValues", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3",
+    "nvmlDeviceGetSupportedEventTypes", "nvmlDeviceGetPciInfo_v3",
+)  # fmt: skip
 
 
-async def test_no_second_probe_while_the_first_cannot_be_ended(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("code", [3, 4, 13, 25])
+async def test_what_a_card_does_not_support_is_no_fault(driver: Driver, code: int) -> None:
+    driver.says(A100, *(f"fail {function} GPU-a {code}" for function in OPTIONAL))
+    snapshot = await driver.inventory().snapshot()
+    assert [(d.uuid, d.healthy) for d in snapshot.devices] == [("GPU-a", True)]
+    assert snapshot.problems == ()
+    assert snapshot.usage == {"GPU-a": Usage(None, 0, None)}
+
+
+def test_a_layout_that_is_not_the_bindings_does_not_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    script = tmp_path / "probe.py"
-    script.write_text(
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)"
-    )
-    monkeypatch.setattr("ds01_spawner.services.inventory.nvml.PROBE", script)
-    monkeypatch.setattr("ds01_spawner.services.inventory.nvml.TERMINATE_S", 0.1)
-    clock = Clock()
-    inventory = NvmlInventory(deadline_s=2, monotonic=clock)
-    assert "did not answer" in (await inventory.snapshot()).problems[0]
-    stuck = inventory._stuck
-    assert stuck
-    try:
-        clock.time += 1000
-        assert "still hangs" in (await inventory.snapshot()).problems[0]
-        assert inventory._stuck is stuck
-    finally:
-        stuck.kill()
-        await stuck.wait()
-    script.write_text("print('{\"library\": false}')")
-    clock.time += 1000
-    assert (await inventory.snapshot()).known
+    build_library(tmp_path)
+    assert len(assertions()) > 50
+
+    class Other(ctypes.Structure):
+        _fields_ = (("pid", ctypes.c_uint), ("usedGpuMemory", ctypes.c_ulonglong))
+
+    monkeypatch.setattr(pynvml, "c_nvmlProcessInfo_t", Other)
+    with pytest.raises(subprocess.CalledProcessError):
+        build_library(tmp_path)
+    assert "sizeof(c_nvmlProcessInfo_t)" in capfd.readouterr().err

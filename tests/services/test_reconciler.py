@@ -16,7 +16,7 @@ from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Lease
 from ds01_spawner.services.reconciler import Reconciler
-from tests.services.world import IMAGE, DatedEngine, World
+from tests.services.world import DatedEngine, World
 
 
 @pytest.fixture(autouse=True)
@@ -202,19 +202,11 @@ async def test_the_hub_may_stop_a_server_in_its_own_way(world: World) -> None:
 # --- holders that are not in the ledger ----------------------------------------------------------
 
 
-async def foreign(world: World, name: str, **request: Any) -> str:
-    host = {"Runtime": "runc", "NetworkMode": "none"}
-    if request:
-        host["DeviceRequests"] = [{"Driver": "nvidia", "Capabilities": [["gpu"]], **request}]
-    body = {"Image": IMAGE, "HostConfig": host, "Labels": {"aime.mlc.USER": "eve"}}
-    return await world.engine.create_container(name, body)
-
-
 async def test_devices_of_others_are_told_and_never_given(world: World) -> None:
     whole, first, _second = world.snapshot.devices
     await world.serve("ada")  # has the first slice, in the ledger
-    await foreign(world, "theirs", DeviceIDs=[whole.uuid])
-    await foreign(world, "cpu")
+    await world.foreign("theirs", DeviceIDs=[whole.uuid])
+    await world.foreign("cpu")
     held = await world.reconciler.foreign_devices(world.snapshot)
     assert held == {whole.uuid: "container theirs of eve"}
     assert world.ledger.leases()[0].devices == (first.uuid,)
@@ -224,7 +216,7 @@ async def test_devices_of_others_are_told_and_never_given(world: World) -> None:
 
 
 async def test_gpus_all_holds_every_device(world: World) -> None:
-    await foreign(world, "greedy", Count=-1)
+    await world.foreign("greedy", Count=-1)
     held = await world.reconciler.foreign_devices(world.snapshot)
     assert set(held) == {d.uuid for d in world.snapshot.devices}
     assert await world.run() == []
@@ -240,7 +232,7 @@ async def test_a_container_of_ours_without_a_lease_holds_what_its_labels_name(wo
 
 
 async def test_a_container_is_looked_at_once(world: World) -> None:
-    await foreign(world, "theirs", Count=1)
+    await world.foreign("theirs", Count=1)
     for _ in range(3):
         await world.reconciler.foreign_devices(world.snapshot)
     assert len(world.engine.made("inspect_container")) == 1
@@ -249,7 +241,7 @@ async def test_a_container_is_looked_at_once(world: World) -> None:
 
 
 async def test_a_container_that_goes_while_looked_at_holds_nothing(world: World) -> None:
-    theirs = await foreign(world, "theirs", Count=-1)
+    theirs = await world.foreign("theirs", Count=-1)
     gate = world.engine.block("inspect_container")
     looking = asyncio.ensure_future(world.reconciler.foreign_devices(world.snapshot))
     await asyncio.wait_for(world.engine.reached("inspect_container"), 60)

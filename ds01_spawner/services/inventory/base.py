@@ -15,23 +15,35 @@ BACKOFF_S = (2.0, 60.0)  # after the first failure, and at most; doubled between
 class Inventory(Protocol):
     """Tells the devices of a host."""
 
-    async def snapshot(self) -> Snapshot:
-        """The devices now. Never raises: what cannot be told is a snapshot with `known` False."""
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The devices now. Never raises: what cannot be told is a snapshot with `known` False.
+
+        With `fresh` the host is asked after this call: a device that was given back a moment ago
+        is given out only by a snapshot that is newer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what it started."""
         ...
 
 
 class NoDevices:
     """The inventory of a host that is to offer no device."""
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """No devices, and sure of it."""
         return Snapshot()
+
+    async def close(self) -> None:
+        """Nothing to end."""
 
 
 class Kept:
     """Answers of `ask`, which never raises, kept for `fresh_s`.
 
-    Callers at the same time share one question; failures are repeated ever more slowly.
+    Callers at the same time share one question; failures are repeated ever more slowly. An answer
+    that is `outdated` is kept no longer.
     """
 
     def __init__(
@@ -40,24 +52,49 @@ class Kept:
         fresh_s: float,
         backoff_s: tuple[float, float],
         monotonic: Callable[[], float],
+        outdated: Callable[[Snapshot, float], bool] = lambda answer, age_s: False,
     ) -> None:
         self._ask_driver = ask
         self._fresh_s = fresh_s
         self._backoff_s = backoff_s
         self._monotonic = monotonic
+        self._outdated = outdated
         self._last: Snapshot | None = None
-        self._ask_again = 0.0
+        self._asked = self._ask_again = 0.0
         self._failures = 0
         self._asking: asyncio.Task[Snapshot] | None = None
 
-    async def snapshot(self) -> Snapshot:
-        """The last answer, or a new one."""
-        if self._last is not None and self._monotonic() < self._ask_again:
-            return self._last
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The last answer, or a new one; with `fresh`, to a question after this call."""
+        last = self._last
+        if last is not None and self._stands(last, fresh):
+            return last
+        if fresh and self._asking is not None and not self._asking.done():
+            begun_before = await asyncio.shield(self._asking)
+            if not begun_before.known:
+                return begun_before
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         # Whoever gives up waiting does not take the answer from the others.
         return await asyncio.shield(self._asking)
+
+    def _stands(self, last: Snapshot, fresh: bool) -> bool:
+        """Whether nobody is to be asked; of failures `fresh` changes nothing."""
+        now = self._monotonic()
+        if now >= self._ask_again:
+            return False
+        return not last.known or not (fresh or self._outdated(last, now - self._asked))
+
+    def expire(self) -> None:
+        """Something has changed: the next caller asks, unless the last answer was a failure."""
+        if self._last is not None and self._last.known:
+            self._ask_again = 0.0
+
+    async def close(self) -> None:
+        """End a question that is being asked."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _ask(self) -> Snapshot:
         snapshot = await self._ask_driver()
@@ -69,7 +106,8 @@ class Kept:
             wait = min(most, first * 2.0 ** min(self._failures, 16))
             self._failures += 1
         self._last = snapshot
-        self._ask_again = self._monotonic() + wait
+        self._asked = self._monotonic()
+        self._ask_again = self._asked + wait
         return snapshot
 
 
@@ -79,9 +117,14 @@ class Together:
     def __init__(self, *inventories: Inventory) -> None:
         self._inventories = inventories
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """All devices that are told of, known only where every inventory knows."""
-        return together(await asyncio.gather(*(i.snapshot() for i in self._inventories)))
+        asked = (inventory.snapshot(fresh=fresh) for inventory in self._inventories)
+        return together(await asyncio.gather(*asked))
+
+    async def close(self) -> None:
+        """End what each of them started."""
+        await asyncio.gather(*(inventory.close() for inventory in self._inventories))
 
 
 def together(snapshots: Sequence[Snapshot]) -> Snapshot:

@@ -6,59 +6,30 @@ NVML is never called on the way of a start or on the event loop: a driver call c
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import sys
+import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.health import RECOVERY_CHANGED
+from ds01_spawner.services.inventory.answers import EVERY_INSTANCE, Answer, Event
+from ds01_spawner.services.inventory.base import BACKOFF_S, FRESH_S, Kept
+from ds01_spawner.services.inventory.fleet import Fleet
+from ds01_spawner.services.inventory.probing import DEADLINE_S, NoAnswer, Prober
 
-from ds01_spawner.core.architectures import of_compute_capability
-from ds01_spawner.core.devices import Device, Snapshot
-from ds01_spawner.core.units import MIG_SLICES_PER_GPU, UNITS_PER_GPU
+log = logging.getLogger(__name__)
 
-PROBE = Path(__file__).with_name("probe.py")
-DEADLINE_S = 10.0
-FRESH_S = 5.0
-BACKOFF_S = (2.0, 60.0)  # after the first failure, and at most; doubled between
-TERMINATE_S = 1.0
-MAX_DETAIL = 300
-_PROFILE = re.compile(r"\bMIG (\S+)$")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Instance(_Strict):
-    uuid: str
-    name: str
-    memory: int
-    slices: int
-
-
-class _Card(_Strict):
-    index: int
-    uuid: str | None = None
-    name: str = "GPU"
-    memory: int | None = None
-    capability: tuple[int, int] | None = None
-    mig: bool = False
-    mig_pending: bool = False
-    instances: tuple[_Instance, ...] = ()
-    error: str = ""
-
-
-class _Answer(_Strict):
-    library: bool
-    error: str = ""
-    driver: str | None = None
-    cuda: int | None = None  # 1000 * major + 10 * minor
-    cards: tuple[_Card, ...] = ()
+RECHECK_S = 0.5  # between the two looks that make a device unhealthy
+HURRY_S = 0.1  # what is known to be outdated is kept so long, for it may stay so
+# A library does not see what came after it was opened. So it is opened again, at most this often
+# while a card is missing, and this often in any case.
+REOPEN_S = 30.0
+OPEN_AT_MOST_S = 3600.0
+EPOCH_LENGTH = 12
 
 
 class NvmlInventory:
@@ -66,163 +37,102 @@ class NvmlInventory:
 
     No driver library: known, no devices. A library whose driver hangs, is not loaded or does not
     match: not known, so nothing is granted and nothing that runs is touched. Answers are kept for
-    `fresh_s`; callers at the same time share one probe; failures are repeated ever more slowly.
+    `fresh_s`; callers at the same time share one question; failures are repeated ever more slowly.
+    `proc` is where the host's processes are seen. Ended by `close`, and by the end of this process.
     """
 
     def __init__(
         self,
         *,
+        now: Callable[[], datetime],
         deadline_s: float = DEADLINE_S,
         fresh_s: float = FRESH_S,
+        recheck_s: float = RECHECK_S,
         backoff_s: tuple[float, float] = BACKOFF_S,
         monotonic: Callable[[], float] = time.monotonic,
         environment: Mapping[str, str] | None = None,
+        proc: Path = Path("/proc"),
     ) -> None:
-        self._deadline_s = deadline_s
-        self._fresh_s = fresh_s
-        self._backoff_s = backoff_s
+        self._now = now
+        self._recheck_s = recheck_s
         self._monotonic = monotonic
-        self._environment = environment
-        self._last: Snapshot | None = None
-        self._ask_again = 0.0
-        self._failures = 0
-        self._asking: asyncio.Task[Snapshot] | None = None
-        self._stuck: asyncio.subprocess.Process | None = None
+        self._proc = proc
+        self._prober = Prober(
+            self._heard, deadline_s=deadline_s, monotonic=monotonic, environment=environment
+        )
+        self._fleet = Fleet()
+        self._reopen = False
+        self._kept = Kept(self._ask, fresh_s, backoff_s, monotonic, self._outdated)
 
-    async def snapshot(self) -> Snapshot:
-        """The devices now, at most `fresh_s` old."""
-        if self._last is not None and self._monotonic() < self._ask_again:
-            return self._last
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        # Whoever gives up waiting does not take the answer from the others.
-        return await asyncio.shield(self._asking)
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The devices now, at most `fresh_s` old; with `fresh`, asked for after this call."""
+        return await self._kept.snapshot(fresh=fresh)
+
+    async def close(self) -> None:
+        """End the probe."""
+        await self._kept.close()
+        await self._prober.end()
+
+    def _outdated(self, answer: Snapshot, age_s: float) -> bool:
+        """Whether an answer tells of a process that has ended: its device may be free now."""
+        pids = [p.pid for device in answer.usage.values() for p in device.processes or ()]
+        return age_s >= HURRY_S and any(not (self._proc / str(pid)).exists() for pid in pids)
 
     async def _ask(self) -> Snapshot:
-        snapshot = await self._probe()
-        if snapshot.known:
-            self._failures = 0
-            wait = self._fresh_s
-        else:
-            first, most = self._backoff_s
-            wait = min(most, first * 2.0 ** min(self._failures, 16))
-            self._failures += 1
-        self._last = snapshot
-        self._ask_again = self._monotonic() + wait
-        return snapshot
-
-    async def _probe(self) -> Snapshot:
-        if self._stuck is not None and self._stuck.returncode is None:
-            return _unknown("an earlier question to the NVIDIA driver still hangs")
-        self._stuck = None
+        taken = self._now()
         try:
-            # By its path: importing the package would cost each probe the time to load the hub.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(PROBE),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(self._environment if self._environment is not None else os.environ),
-            )
-        except OSError as error:
-            return _unknown(f"the NVIDIA driver cannot be asked ({error})")
+            snapshot = await self._look()
+        except NoAnswer as problem:
+            snapshot = Snapshot(known=False, problems=(str(problem),))
+        return replace(snapshot, taken=taken)
+
+    async def _look(self) -> Snapshot:
+        answer = await self._answer()
+        if not answer.library:
+            return Snapshot(problems=("there is no NVIDIA driver on this host",))
+        self._fleet.look(answer, self._monotonic())
+        if self._fleet.in_doubt:
+            await asyncio.sleep(self._recheck_s)
+            answer = await self._answer()
+            self._fleet.look(answer, self._monotonic())
+        devices, problems = self._fleet.devices()
+        return Snapshot(
+            devices=devices,
+            driver=answer.driver,
+            cuda=None if answer.cuda is None else (answer.cuda // 1000, answer.cuda % 1000 // 10),
+            problems=problems,
+            epoch=self._epoch(d.uuid for d in devices),
+            usage=self._fleet.usage(),
+            links=self._fleet.links(),
+        )
+
+    async def _answer(self) -> Answer:
+        """What the probe says of the cards, or that there is no driver. Raises NoAnswer."""
+        longest = REOPEN_S if self._fleet.blind else OPEN_AT_MOST_S
+        anew = self._reopen or self._prober.age_s >= longest
+        self._reopen = False
+        answer = await self._prober.ask(anew=anew)
+        # Without a library there is no driver, unless there was one a moment ago.
+        if answer.error and (answer.library or len(self._fleet)):
+            raise NoAnswer(f"the NVIDIA driver says: {answer.error}")
+        return answer
+
+    def _heard(self, event: Event) -> None:
+        """Take in what the driver tells by itself."""
+        if event.kind == "xid":
+            changed = self._fleet.hit(event, self._monotonic()) or event.xid == RECOVERY_CHANGED
+            where = "" if event.gi == EVERY_INSTANCE else f", instance {event.gi}/{event.ci}"
+            log.log(logging.WARNING if changed else logging.INFO,
+                    "XID %s on %s%s", event.xid, event.card, where)  # fmt: skip
+            if not changed:
+                return
+        self._reopen = self._reopen or event.kind == "mig"
+        self._kept.expire()
+
+    def _epoch(self, devices: Iterable[str]) -> str:
+        """A short name of this boot with these devices."""
         try:
-            out, err = await asyncio.wait_for(process.communicate(), self._deadline_s)
-        except asyncio.TimeoutError:
-            await self._give_up(process)
-            return _unknown(f"the NVIDIA driver did not answer within {self._deadline_s:g} s")
-        except asyncio.CancelledError:
-            await self._give_up(process)
-            raise
-        if process.returncode != 0:
-            words = err.decode("utf-8", "replace").strip()[-MAX_DETAIL:]
-            return _unknown(f"asking the NVIDIA driver failed ({process.returncode}): {words}")
-        return _read(out)
-
-    async def _give_up(self, process: asyncio.subprocess.Process) -> None:
-        # Asked once to end and then left alone: killing clients of a hanging driver again and
-        # again has frozen cards (dcgm-exporter#84). No other probe starts before it is gone.
-        self._stuck = process
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(process.wait(), TERMINATE_S)
-
-
-def _unknown(problem: str, driver: str | None = None) -> Snapshot:
-    return Snapshot(known=False, driver=driver, problems=(problem,))
-
-
-def _read(out: bytes) -> Snapshot:
-    lines = out.decode("utf-8", "replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "")
-    try:
-        answer = _Answer.model_validate_json(last)
-    except ValidationError:
-        return _unknown(f"the answer about the NVIDIA driver cannot be read: {last[:MAX_DETAIL]!r}")
-    if not answer.library:
-        return Snapshot(problems=("there is no NVIDIA driver on this host",))
-    if answer.error:
-        return _unknown(f"the NVIDIA driver says: {answer.error}")
-    devices: list[Device] = []
-    problems: list[str] = []
-    for card in answer.cards:
-        found, problem = _devices(card)
-        devices += found
-        problems += [problem] if problem else []
-    return Snapshot(
-        devices=tuple(devices),
-        driver=answer.driver,
-        cuda=None if answer.cuda is None else (answer.cuda // 1000, answer.cuda % 1000 // 10),
-        problems=tuple(problems),
-    )
-
-
-def _devices(card: _Card) -> tuple[list[Device], str]:
-    """The devices of a card, and what is wrong with it."""
-    whole = Device(
-        uuid=card.uuid or f"unknown-{card.index}",
-        kind="gpu",
-        name=card.name,
-        architecture=of_compute_capability(card.capability) if card.capability else None,
-        units=UNITS_PER_GPU,
-        memory=card.memory or 0,
-        index=card.index,
-        compute_capability=card.capability,
-    )
-    who = f"GPU {card.index} ({card.name})"
-    if card.error or card.uuid is None:
-        return [_sick(whole, f"{who}: {card.error or 'it has no UUID'}")], f"{who}: {card.error}"
-    pending = f"{who}: its MIG mode changes at the next reset" if _changing(card) else ""
-    if not card.mig:
-        return [_sick(whole, pending) if pending else whole], pending
-    if not card.instances:
-        return [], f"{who}: MIG is on and it has no instances, so nothing of it can be given out"
-    instances = [_instance(whole, instance) for instance in card.instances]
-    return [_sick(d, pending) if pending else d for d in instances], pending
-
-
-def _changing(card: _Card) -> bool:
-    return card.mig != card.mig_pending
-
-
-def _sick(device: Device, problem: str) -> Device:
-    return replace(device, healthy=False, problem=problem)
-
-
-def _instance(card: Device, instance: _Instance) -> Device:
-    match = _PROFILE.search(instance.name)
-    profile = match[1] if match else f"{instance.slices}g"
-    device = replace(
-        card,
-        uuid=instance.uuid,
-        kind="mig",
-        memory=instance.memory,
-        profile=profile,
-        parent=card.uuid,
-        units=UNITS_PER_GPU * instance.slices // MIG_SLICES_PER_GPU,
-    )
-    if 1 <= instance.slices <= MIG_SLICES_PER_GPU:
-        return device
-    return _sick(device, f"MIG instance {instance.uuid}: it has {instance.slices} slices")
+            boot = (self._proc / "sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            boot = ""
+        return sha256("\n".join([boot, *sorted(devices)]).encode()).hexdigest()[:EPOCH_LENGTH]

@@ -44,9 +44,14 @@ class RocmInventory:
         self._pool = Pool("ds01-rocm", 1, lambda: None)
         self._reading: asyncio.Task[Snapshot] | None = None
 
-    async def snapshot(self) -> Snapshot:
-        """The devices now, at most `fresh_s` old."""
-        return await self._kept.snapshot()
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The devices now, at most `fresh_s` old; with `fresh`, asked for after this call."""
+        return await self._kept.snapshot(fresh=fresh)
+
+    async def close(self) -> None:
+        """End the thread, unless a file keeps it."""
+        await self._kept.close()
+        await self._pool.close(0)
 
     async def _ask(self) -> Snapshot:
         if self._reading is not None and not self._reading.done():

@@ -59,9 +59,12 @@ class SimulatedInventory:
     def __init__(self, description: str, host: str) -> None:
         self._snapshot = Snapshot(devices=_devices(description, host), simulated=True)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """The same devices each time."""
         return self._snapshot
+
+    async def close(self) -> None:
+        """Nothing to end."""
 
 
 def _devices(description: str, host: str) -> tuple[Device, ...]:

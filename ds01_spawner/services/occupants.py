@@ -1,0 +1,168 @@
+"""Who is on a card: the processes that the driver sees there, and memory that nobody gave back.
+
+A container is found by its control group, which only root can choose; anybody else by account.
+"""
+
+from __future__ import annotations
+
+import pwd
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01_spawner.core.devices import Device, Process, Snapshot
+from ds01_spawner.core.units import format_size
+
+MIB = 1 << 20
+DISPLAY_SERVERS = ("Xorg", "Xwayland", "gdm", "gnome-shell", "sddm", "lightdm")
+DISPLAY_MEMORY = 50 * MIB  # a screen takes less, a program that computes takes more
+# An idle card uses some memory, each model its own; a CUDA context takes more than the tolerance.
+# What is in use at the first look may already be a rest, so not everything is believed.
+BASELINE_AT_MOST = 512 * MIB
+TOLERANCE = 256 * MIB
+
+_CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?=\.scope|/|$)")
+_OF_USERS = "/user.slice/"  # there, users make groups of any name
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A process of this host: its container's id in the engine, else its account."""
+
+    container: str = ""
+    account: str = ""
+    command: str = ""  # up to 15 characters; a process may call itself anything
+
+
+class Processes:
+    """The host's processes, seen in `/proc`. Blocks: accounts may come over the network."""
+
+    def __init__(self, root: Path = Path("/proc")) -> None:
+        self._root = root
+
+    def look(self, pids: Iterable[int]) -> dict[int, Occupant]:
+        """Those of these processes that are to be seen."""
+        found = {pid: self._occupant(pid) for pid in pids}
+        return {pid: occupant for pid, occupant in found.items() if occupant is not None}
+
+    def _occupant(self, pid: int) -> Occupant | None:
+        folder = self._root / str(pid)
+        try:
+            groups = (folder / "cgroup").read_text(errors="replace")
+            status = (folder / "status").read_text(errors="replace")
+            command = (folder / "comm").read_text(errors="replace").strip()
+        except OSError:
+            return None
+        container = container_of(groups)
+        return Occupant(container, "" if container else _account(status), command)
+
+
+def container_of(groups: str) -> str:
+    """The container in a `/proc/PID/cgroup` of either version; empty for a process in none.
+
+    The outermost one, where there are containers in containers: that is the one the engine knows.
+    """
+    for line in groups.splitlines():
+        path = line.partition(":")[2].partition(":")[2]
+        match = None if path.startswith(_OF_USERS) else _CONTAINER.search(path)
+        if match:
+            return match[1]
+    return ""
+
+
+def _account(status: str) -> str:
+    match = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
+    if not match:
+        return "somebody"
+    try:
+        return pwd.getpwuid(int(match[1])).pw_name
+    except (KeyError, OverflowError):
+        return f"uid {match[1]}"
+
+
+class Baselines:
+    """The least memory seen in use on each device while nobody computed there."""
+
+    def __init__(self) -> None:
+        self._least: dict[str, int] = {}
+
+    def learn(self, uuid: str, memory: int) -> None:
+        """So much is in use, and nobody computes."""
+        self._least[uuid] = min(memory, self._least.get(uuid, BASELINE_AT_MOST))
+
+    def exceeded(self, uuid: str, memory: int) -> bool:
+        """Whether so much is in use that somebody has not given it back."""
+        return memory > self._least.get(uuid, BASELINE_AT_MOST) + TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Who may be where: devices of each container with a live lease, by the container's id.
+
+    `names` are how containers are called, by id too; `leased` the devices of all live leases.
+    """
+
+    devices: Mapping[str, Collection[str]]
+    names: Mapping[str, str]
+    leased: Collection[str]
+
+
+def outsiders(
+    snapshot: Snapshot,
+    occupants: Mapping[int, Occupant],
+    tenants: Tenants,
+    baselines: Baselines,
+) -> dict[str, str]:
+    """Of each device that somebody without a lease of it uses: who, for people.
+
+    Memory that nobody gave back counts too; on a leased device it is the server's own. What the
+    driver cannot tell is not taken for nothing. The baselines learn from it.
+    """
+    found: dict[str, str] = {}
+    for device in snapshot.devices:
+        usage = snapshot.usage.get(device.uuid)
+        if usage is None:
+            continue
+        computing = [p for p in usage.processes or () if not _is_display(p, occupants.get(p.pid))]
+        who = next(_strangers(device, computing, occupants, tenants), "")
+        if not computing and usage.memory is not None:
+            shown = sum(process.memory or 0 for process in usage.processes or ())
+            rest = _rest(device.uuid, usage.memory - shown, usage.processes is not None, baselines)
+            who = "" if device.uuid in tenants.leased else rest
+        if who:
+            found[device.uuid] = who
+    return found
+
+
+def _is_display(process: Process, occupant: Occupant | None) -> bool:
+    if occupant is None or occupant.container or process.memory is None:
+        return False
+    return process.memory < DISPLAY_MEMORY and occupant.command.startswith(DISPLAY_SERVERS)
+
+
+def _strangers(
+    device: Device,
+    processes: Iterable[Process],
+    occupants: Mapping[int, Occupant],
+    tenants: Tenants,
+) -> Iterator[str]:
+    for process in processes:
+        occupant = occupants.get(process.pid)
+        if occupant is None:
+            yield f"process {process.pid}, which is not to be seen on this host"
+        elif not occupant.container:
+            yield f"process {process.pid} of {occupant.account}, outside this hub"
+        elif device.uuid not in tenants.devices.get(occupant.container, ()):
+            short = f"container {occupant.container[:12]}"
+            yield f"process {process.pid} of {tenants.names.get(occupant.container, short)}"
+
+
+def _rest(uuid: str, memory: int, nobody: bool, baselines: Baselines) -> str:
+    """Memory in use without anybody who computes."""
+    if nobody:
+        baselines.learn(uuid, memory)
+    if not baselines.exceeded(uuid, memory):
+        return ""
+    by_whom = "no process to be seen" if nobody else "the driver does not tell by whom"
+    return f"{format_size(memory)} still in use and {by_whom}"

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Placed, Wanted, place, suited
-from ds01_spawner.core.tickets import Hold, Lease, Offer, Person, Rules, Ticket, overdue
+from ds01_spawner.core.tickets import Hold, Lease, Offer, Person, Rules, Ticket
 from ds01_spawner.errors import DS01Error, GpuQuotaExceeded, NoDeviceFree
 
 
@@ -183,7 +183,7 @@ class Table:
         shadow = self._shadow(ticket)
         if shadow is None:
             return  # nobody can tell when; all others would wait with it for ever
-        if overdue(ticket, self.now, self._rules):
+        if self.now - ticket.since >= timedelta(hours=self._rules.strict_h):
             shadow = (self.now, devices)  # the ends of others may have moved time and again
         self._reserved.append(_Reserved(*shadow, devices))
 

@@ -103,8 +103,9 @@ class Rules:
     handicap_per_h: float = 0.1  # hours later in the line for each recent hour of one's quota
     handicap_h: float = 2.0  # the most of it
     head_start_h: float = 1.0  # hours earlier for each device beyond the first
-    overdue_h: float = 24.0  # from this age on before every class, and no backfill at its cost
-    max_bypasses: int = 20  # from so many on before every class
+    urgent_h: float = 24.0  # from this age on a ticket is before every class
+    max_bypasses: int = 20  # as it is from so many that went before it on
+    strict_h: float = 72.0  # from this age on nothing is started at its cost, however short
     max_lapses: int = 2  # then it is dropped
     gone_h: float = 24.0  # not asked for so long: dropped
 
@@ -160,13 +161,9 @@ def in_order(
         used_h = usage.get(ticket.person, 0) / quota
         later = min(rules.handicap_h, rules.handicap_per_h * used_h)
         sooner = rules.head_start_h * (ticket.wanted.count - 1)
-        urgent = overdue(ticket, now, rules) or ticket.bypassed >= rules.max_bypasses
+        waited = now - ticket.since >= timedelta(hours=rules.urgent_h)
+        urgent = waited or ticket.bypassed >= rules.max_bypasses
         turn = ticket.since + timedelta(hours=later - sooner)
         return -101 if urgent else -ticket.priority, turn, ticket.id
 
     return sorted(tickets, key=rank)
-
-
-def overdue(ticket: Ticket, now: datetime, rules: Rules) -> bool:
-    """Whether a ticket waits for so long that nothing may be started at its cost."""
-    return now - ticket.since >= timedelta(hours=rules.overdue_h)

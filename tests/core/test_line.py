@@ -160,12 +160,12 @@ TURNS = [
     ),
     (
         "waiting for very long: nothing at its cost, however short",
-        [ticket("wide", 2, age=24), ticket("short", hours=1)], [lease("x", "G1", 2)],
+        [ticket("wide", 2, age=72), ticket("short", hours=1)], [lease("x", "G1", 2)],
         host(*gpus(2)), "",
     ),
     (
         "other devices are other lines",
-        [ticket("full", age=30), ticket("slice", kind="1g.10gb", hours=24)], [lease("x", "G1", 2)],
+        [ticket("full", age=80), ticket("slice", kind="1g.10gb", hours=24)], [lease("x", "G1", 2)],
         host(*gpus(1), *slices(1)), "slice:M1",
     ),
     (

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.line.measures import measure
@@ -59,8 +60,9 @@ def generated(hosts: Sequence[str], loads: Sequence[float], seeds: int, days: fl
         (host, load, days, seed, name)
         for host, load, name, seed in product(hosts, loads, names, range(seeds))
     ]
-    with ProcessPoolExecutor() as pool:
-        runs = iter(list(pool.map(_one, tasks)))
+    # Not forked: a test's process may have threads.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        runs = iter(list(pool.map(_one, tasks, chunksize=4)))
     tables = []
     for host, load in product(hosts, loads):
         by_policy = {name: [next(runs) for _ in range(seeds)] for name in names}

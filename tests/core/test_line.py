@@ -277,6 +277,11 @@ def test_a_hold_keeps_a_device_for_its_user(owner: str, until: float, expected: 
     assert said(decided(line, [], host(*gpus(2)), holds=holds)) == expected
 
 
+def test_what_was_kept_for_a_user_goes_before_a_better_fit() -> None:
+    holds = [Hold("G2", "hub", "b", at(1))]
+    assert said(decided([ticket("b")], [], host(*gpus(2)), holds=holds)) == "b:G2"
+
+
 def test_what_was_kept_for_a_user_is_what_they_get_whatever_is_reserved() -> None:
     line = [ticket("wide", 3, age=3), ticket("b", hours=24)]
     holds = [Hold("G2", "hub", "b", at(1))]

@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 
 from benchmarks import report, spawn
+from benchmarks.line import command as line
 from benchmarks.systems import CannotMeasure
 
 SEVERAL = 9  # rounds of one user: a median of fewer says little
@@ -22,7 +23,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     measures = parser.add_subparsers(dest="measure", required=True)
     _add_spawn(measures.add_parser("spawn", help="click to ready, image present"))
+    line.add_arguments(measures.add_parser("line", help="policies of the line for GPUs, simulated"))
     options = parser.parse_args(arguments)
+    if options.measure == "line":
+        return _line(options)
+    return _spawn(parser, options)
+
+
+def _line(options: argparse.Namespace) -> int:
+    try:
+        print(line.run(options))
+    except CannotMeasure as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _spawn(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.users < 1 or (options.repeat is not None and options.repeat < 1):
         parser.error("--users and --repeat are 1 or more")
     if not options.base:

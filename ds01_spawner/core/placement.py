@@ -75,7 +75,7 @@ def place(
     _check_wish(wanted, limits)
     if not snapshot.known:
         raise DevicesUnknown("; ".join(snapshot.problems))
-    fitting = sorted(_fitting(snapshot, wanted, limits), key=_size)
+    fitting = sorted(suited(snapshot, wanted, limits), key=_size)
     left = None if limits.gpu_units is None else limits.gpu_units - held_units
     if left is not None:
         cheapest = sum(device.units for device in fitting[: wanted.count])
@@ -105,8 +105,8 @@ def _quota(limits: Limits, held: int, asked: int) -> GpuQuotaExceeded:
     return GpuQuotaExceeded(gpueq_of_units(held), gpueq_of_units(asked), gpueq_of_units(allowed))
 
 
-def _fitting(snapshot: Snapshot, wanted: Wanted, limits: Limits) -> list[Device]:
-    """The devices that would do, free or not; never fewer than wanted."""
+def suited(snapshot: Snapshot, wanted: Wanted, limits: Limits) -> list[Device]:
+    """The devices that would do, free or not; never fewer than wanted, or `place`'s refusal."""
     needs = wanted.needs
     runnable = [d for d in snapshot.devices if needs is None or runs(needs, d, snapshot)]
     fitting = [d for d in runnable if _is_kind(d, wanted) and d.memory >= (wanted.memory or 0)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 UNITS_PER_GPU = 2520
 MIG_SLICES_PER_GPU = 7
@@ -73,6 +74,7 @@ def format_hours(hours: float) -> str:
     return f"{hours:.4g} h"
 
 
+@lru_cache(maxsize=1024)  # a policy has few, and each decision of the line asks many times
 def units_of_gpueq(gpueq: float) -> int:
     """Units of a number of GPU-equivalents, rounded to the nearest unit (2.286 is 16 sevenths)."""
     return round(Fraction(str(gpueq)) * UNITS_PER_GPU)

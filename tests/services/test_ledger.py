@@ -650,7 +650,7 @@ def test_a_killed_process_leaves_a_whole_ledger(
 def test_a_process_killed_many_times_leaves_a_whole_ledger(
     opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
 ) -> None:
-    _killed_in_the_middle(500, opened, worker)
+    _killed_in_the_middle(1000, opened, worker)
 
 
 # --- a host of both makers -----------------------------------------------------------------------

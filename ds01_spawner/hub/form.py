@@ -190,12 +190,11 @@ def _cards(offer: Offer, snapshot: Snapshot) -> list[dict[str, Any]]:
     groups = [(a,) for a in offer.architectures] if several else [offer.architectures]
     cards = []
     for framework in frameworks(offer):
-        for archs in groups:
-            versions = [_version(c) for c in choices(offer, framework, archs) if not c.why]
-            if versions:
-                first, *others = versions
-                made_for = _made_for(first["architecture"], snapshot)
-                cards.append({"first": first, "others": others, "made_for": made_for})
+        of_one = ([c for c in choices(offer, framework, archs) if not c.why] for archs in groups)
+        for found in sorted(filter(None, of_one), key=lambda found: found[0].entry.line):
+            first, *others = map(_version, found)
+            made_for = _made_for(first["architecture"], snapshot)
+            cards.append({"first": first, "others": others, "made_for": made_for})
     return cards
 
 

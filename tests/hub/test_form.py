@@ -139,6 +139,15 @@ async def test_on_a_host_of_two_architectures_each_has_its_card_and_its_gpus() -
     assert form.values("gpus") == ["0", "1:full", "1:1g.10gb"]
 
 
+async def test_the_first_card_is_the_recommended_one_whatever_the_order_of_the_devices() -> None:
+    here = await facts("1xA100-40GB,1xH100-80GB")
+    newest = "Pytorch, 2.9.0, [CUDA_ADA], a/pytorch-2.9.0\n" + CATALOG
+    form = shown(replace(here, offer=replace(here.offer, catalog=parse_catalog(newest))))
+    assert form.values("environment")[0] == "Pytorch|2.9.0|CUDA_ADA"
+    assert form.checked("environment") == ["Pytorch|2.9.0|CUDA_ADA"]
+    assert form.words.count("Not for the environment that is chosen above.") == 2
+
+
 async def test_a_host_without_devices_offers_what_its_setting_says() -> None:
     seen = await facts()
     offer = replace(seen.offer, architectures=("CUDA_AMPERE", "CUDA_ADA"), has_gpus=False)

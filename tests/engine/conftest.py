@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.engine.hub_process import Hub
+from tests.fakes.nvml import build_library
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -22,6 +24,20 @@ def _nothing_left(docker_client: APIClient, run_labels: dict[str, str]) -> Itera
     (run,) = (f"{key}={value}" for key, value in run_labels.items())
     for container in docker_client.containers(all=True, filters={"label": run}):
         docker_client.remove_container(container["Id"], force=True, v=True)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a libnvidia-ml.so.1 that answers from a file."""
+    return build_library(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="module")
+def state(driver: Path) -> Path:
+    """The file with the devices that the driver has."""
+    file = driver / "state"
+    file.write_text("")
+    return file
 
 
 @pytest.fixture(scope="module")

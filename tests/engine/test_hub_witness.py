@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.engine.hub_process import Hub, Outcome
-from tests.fakes.nvml import build_library
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -47,20 +46,6 @@ HOSTS = {
         {"gpus": 1, "gpu": "1g.10gb"},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a libnvidia-ml.so.1 that answers from a file."""
-    return build_library(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="module")
-def state(driver: Path) -> Path:
-    """The file with the devices that the driver has."""
-    file = driver / "state"
-    file.write_text("")
-    return file
 
 
 @pytest.fixture(scope="module")

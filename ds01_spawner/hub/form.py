@@ -249,6 +249,8 @@ def _each(facts: Facts) -> list[tuple[str, str]]:
         (limits.memory, "memory", format_size),
         (limits.max_runtime_h, "until it is stopped", format_hours),
     ]
+    if facts.offer.has_gpus:
+        told.append((limits.idle_timeout_h, "with a GPU that nothing uses", format_hours))
     return [(words(value), name) for value, name, words in told if value is not None]
 
 

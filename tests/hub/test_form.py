@@ -148,6 +148,13 @@ async def test_the_first_card_is_the_recommended_one_whatever_the_order_of_the_d
     assert form.words.count("Not for the environment that is chosen above.") == 2
 
 
+async def test_each_server_is_told_when_it_ends() -> None:
+    here = with_limits(await facts(), max_runtime_h=12, idle_timeout_h=1)
+    assert "12 h until it is stopped, 1 h with a GPU that nothing uses" in shown(here).words
+    without = replace(here, offer=replace(here.offer, has_gpus=False))
+    assert "nothing uses" not in shown(without).words
+
+
 async def test_a_host_without_devices_offers_what_its_setting_says() -> None:
     seen = await facts()
     offer = replace(seen.offer, architectures=("CUDA_AMPERE", "CUDA_ADA"), has_gpus=False)

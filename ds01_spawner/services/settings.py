@@ -197,7 +197,13 @@ class Settings(LoggingConfigurable):
     keep_alive_ceiling_h = Float(
         24.0, min=0, config=True, help="And how long at most since its GPU was used, in h."
     )
-    reconcile_interval = Float(30.0, config=True, help="Seconds between two reconciliations.")
+    reconcile_interval = Float(
+        30.0,
+        min=1,
+        max=120,  # longer gaps count as not seen: nothing would ever be idle
+        config=True,
+        help="Seconds between two reconciliations, and looks at how GPUs are used.",
+    )
     demo_notice = Unicode(
         "", config=True, help="A sentence shown on the form: what here is a stand-in."
     )

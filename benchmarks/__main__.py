@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from benchmarks import report, spawn
+from benchmarks import grants, report, spawn
 from benchmarks.line import command as line
 from benchmarks.systems import CannotMeasure
 
@@ -24,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     measures = parser.add_subparsers(dest="measure", required=True)
     _add_spawn(measures.add_parser("spawn", help="click to ready, image present"))
     line.add_arguments(measures.add_parser("line", help="policies of the line for GPUs, simulated"))
+    grants.add_arguments(measures.add_parser("grants", help="what the ledger costs"))
     options = parser.parse_args(arguments)
+    if options.measure == "grants":
+        print(grants.run(options))
+        return 0
     if options.measure == "line":
         return _line(options)
     return _spawn(parser, options)

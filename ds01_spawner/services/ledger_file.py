@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds01_spawner.errors import LedgerUnusable
-from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger
+from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger, patiently
 
 GPU_CEILING_H = 72.0
 BUSY_TIMEOUT_S = 5.0
@@ -39,6 +39,7 @@ class LedgerFile:
         self._now = now
         self._new_id = new_id
         self._ceiling_h = gpu_ceiling_h
+        self._busy_s = busy_timeout_s
         self._lock = threading.Lock()
         self._db = open_ledger(path, simulated=simulated, now=now(), busy_timeout_s=busy_timeout_s)
         self._db.row_factory = sqlite3.Row
@@ -58,7 +59,7 @@ class LedgerFile:
                     self._path, "it was moved or deleted while in use", "Restart the hub."
                 )
             try:
-                self._db.execute(begin)
+                patiently(self._db, begin, self._busy_s)
                 try:
                     yield self._db
                     self._db.execute("COMMIT")

@@ -20,7 +20,7 @@ from ds01_spawner.errors import LedgerBusy, LedgerUnusable
 
 APPLICATION_ID = 0x44533031  # "DS01"
 VERSION = 2
-_WAL_RETRY_S = 0.02
+_RETRY_S = 0.001
 
 _LEASES = """
 CREATE TABLE lease (
@@ -198,7 +198,7 @@ def _set_up(
     _use_wal(connection, path, busy_s)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("BEGIN IMMEDIATE")
+    patiently(connection, "BEGIN IMMEDIATE", busy_s)
     try:
         version = _version(connection, path)
         if version is None:
@@ -213,17 +213,28 @@ def _set_up(
     connection.execute("COMMIT")
 
 
+def patiently(connection: sqlite3.Connection, statement: str, busy_s: float) -> sqlite3.Cursor:
+    """Run a statement that takes a lock, and wait for it so long; the file is asked often.
+
+    SQLite's own waiting asks ever more seldom: among several busy processes one would never get
+    its turn. For the switch to WAL it does not wait at all.
+    """
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        deadline = time.monotonic() + busy_s
+        while True:
+            try:
+                return connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_RETRY_S)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={round(1000 * busy_s)}")
+
+
 def _use_wal(connection: sqlite3.Connection, path: Path, busy_s: float) -> None:
-    # SQLite does not wait by itself for the lock that this switch needs.
-    deadline = time.monotonic() + busy_s
-    while True:
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            break
-        except sqlite3.OperationalError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_WAL_RETRY_S)
+    (mode,) = patiently(connection, "PRAGMA journal_mode=WAL", busy_s).fetchone()
     if mode != "wal":
         raise LedgerUnusable(
             path,

@@ -619,6 +619,28 @@ def test_processes_that_race_get_disjoint_devices(
     assert sorted(device for lease in ledger.leases() for device in lease.devices) == sorted(got)
 
 
+def test_among_busy_processes_everybody_gets_a_turn(
+    opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    ledger = opened()
+    processes = [worker(-1) for _ in range(3)]  # they grant and free without a pause
+    readers = [threading.Thread(target=_read_all, args=[process]) for process in processes]
+    for process, reader in zip(processes, readers, strict=True):
+        _go(process)
+        reader.start()
+    for _ in range(100):
+        ledger.release(ledger.reserve(request(gpus=0), snapshot()).id)
+    for process, reader in zip(processes, readers, strict=True):
+        process.kill()
+        reader.join()
+
+
+def _read_all(process: subprocess.Popen[str]) -> None:
+    assert process.stdout
+    for _ in process.stdout:
+        pass
+
+
 def _killed_in_the_middle(
     rounds: int, opened: Callable[..., Ledger], worker: Callable[[int], subprocess.Popen[str]]
 ) -> None:

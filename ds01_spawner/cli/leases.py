@@ -113,7 +113,7 @@ def extend(args: argparse.Namespace) -> int:
     if lease is not None and moved is None:
         complain(f"the server of {args.user} has no end that could be moved.")
     rows = [] if moved is None else [_row(moved)]
-    lines = [] if moved is None else [f"{moved.user} {moved.server}: until {_minute(moved.until)}"]
+    lines = [] if moved is None else [f"{moved.user} {moved.server}: {_ends(moved)}"]
     answer(args, {"extended": rows}, lines)
     return FINE if moved else NO
 

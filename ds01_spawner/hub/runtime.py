@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -152,15 +152,19 @@ class Runtime:
     async def _watch_engine(self) -> None:
         """Look as soon as one of our containers starts or ends; the timer is the fallback."""
         while True:
-            with suppress(DS01Error, EngineRefused):
+            try:
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
-                if self._settled is not None and self._settled.done():
-                    await self._learn_host(again=True)  # it may be another one now
-                self.reconcile_soon()  # what happened while nobody listened
                 async with aclosing(stream):
+                    if self._settled is not None and self._settled.done():
+                        await self._learn_host(again=True)  # it may be another one now
+                    self.reconcile_soon()  # what happened while nobody listened
                     async for event in stream:
                         if event.get("Action") in CHANGES:
                             self.reconcile_soon()
+            except (DS01Error, EngineRefused):
+                pass  # who needs the engine says so
+            except Exception:
+                log.exception("The engine's events cannot be watched")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _reconcile_forever(self, settled: asyncio.Task[None]) -> None:

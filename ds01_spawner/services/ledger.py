@@ -117,12 +117,19 @@ class Ledger(Marks):
             rows.update(db, bound)
             return bound
 
-    def releasing(self, lease_id: str) -> None:
-        """The server is being ended: from now on reconcile may finish it. Nothing if it is gone."""
+    def releasing(self, lease_id: str, due: datetime | None = None) -> bool:
+        """The server is being ended: from now on reconcile may finish it. Nothing if it is gone.
+
+        With `due`, the end for which it is, only if that has not been put off since: else False.
+        """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
-            if lease is not None and lease.state != "releasing":
-                rows.update(db, replace(lease, state="releasing", changed=self._now()))
+            if lease is None or lease.state == "releasing":
+                return True
+            if due is not None and (lease.end is None or lease.end.at > due):
+                return False
+            rows.update(db, replace(lease, state="releasing", changed=self._now()))
+            return True
 
     def release(self, lease_id: str) -> bool:
         """Free the lease and its devices; only after its container is gone. False: it was free."""
@@ -158,11 +165,15 @@ class Ledger(Marks):
 
     def set_until(self, lease_id: str, until: datetime) -> Lease:
         """Move the end of a lease. LeaseLost where it is gone."""
-        return self._change(lease_id, until=until)
+        with self._transaction() as db:
+            moved = replace(_live(db, lease_id), until=until)
+            rows.update(db, moved)
+            return moved
 
     def keep(self, lease_id: str, until: datetime) -> Lease:
-        """Count it as used until then, whatever its devices do. LeaseLost where it is gone."""
-        return self._change(lease_id, keep_until=until)
+        """Count it as used until then at least. LeaseLost where it is gone."""
+        with self._transaction() as db:
+            return _kept(db, _live(db, lease_id), until)
 
     def note_use(self, uses: Mapping[str, Use]) -> None:
         """Write down how leases are used, by their ids; of those that are gone nothing."""
@@ -182,7 +193,7 @@ class Ledger(Marks):
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
-                rows.update(db, replace(lease, warned=end.at, keep_until=end.at))
+                _kept(db, replace(lease, warned=end.at), end.at)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -204,15 +215,6 @@ class Ledger(Marks):
             return frozenset(id for id in lease_ids if db.execute(query, (id,)).fetchone())
 
     # --- inside ------------------------------------------------------------------------------
-
-    def _change(self, lease_id: str, **values: datetime) -> Lease:
-        with self._transaction() as db:
-            lease = rows.read_one(db, lease_id)
-            if lease is None:
-                raise LeaseLost(f"lease {lease_id} is not live")
-            changed = replace(lease, **values)  # type: ignore[arg-type]
-            rows.update(db, changed)
-            return changed
 
     def _choose(
         self,
@@ -241,6 +243,20 @@ class Ledger(Marks):
         if policy is None and placed.devices:
             policy = self._ceiling_h
         return min((h for h in (policy, request.hours) if h is not None), default=None)
+
+
+def _live(db: sqlite3.Connection, lease_id: str) -> Lease:
+    lease = rows.read_one(db, lease_id)
+    if lease is None:
+        raise LeaseLost(f"lease {lease_id} is not live")
+    return lease
+
+
+def _kept(db: sqlite3.Connection, lease: Lease, until: datetime) -> Lease:
+    """Write the lease, kept until then at least: nobody takes back what was promised."""
+    kept = replace(lease, keep_until=max(until, lease.keep_until or until))
+    rows.update(db, kept)
+    return kept
 
 
 def _just_released(db: sqlite3.Connection, snapshot: Snapshot) -> Mapping[str, str]:

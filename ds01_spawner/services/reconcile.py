@@ -41,7 +41,7 @@ class Action:
     why: str = field(compare=False)
     lease: Lease | None = field(default=None, compare=False)
     container: str = field(default="", compare=False)  # the engine's id
-    end: End | None = field(default=None, compare=False)  # that its user is warned of
+    end: End | None = field(default=None, compare=False)  # that is warned of, or has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
         yield from ending(lease, container, "the hub died before it recorded this server")
     elif lease.until is not None and now >= lease.until:
         why = f"its time ended at {lease.until:%Y-%m-%d %H:%M} UTC"
-        yield from ending(lease, container, why)
+        yield from ending(lease, container, why, End(lease.until, "time"))
     elif end is not None and now >= end.at and lease.warned == end.at:
-        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h")
+        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h", end)
     elif end is not None and lease.warned != end.at:
         yield from _warning(lease, end, situation)
 
@@ -160,11 +160,16 @@ def _unknown(lease: Lease, situation: Situation) -> bool:
     return (lease.user, lease.server) not in known
 
 
-def ending(lease: Lease, container: Seen | None, why: str) -> Iterator[Action]:
-    """End a server: its container first, its lease only then."""
+def ending(
+    lease: Lease, container: Seen | None, why: str, end: End | None = None
+) -> Iterator[Action]:
+    """End a server: its container first, its lease only then.
+
+    With `end` it is because that has come, and not if somebody has put it off by then.
+    """
     if container is not None:
         if container.alive and lease.state != "reserved":  # nobody has worked in a dead start
-            yield Action("stop", container.name, why, lease, container.id)
+            yield Action("stop", container.name, why, lease, container.id, end)
         yield Action("remove", container.name, why, lease, container.id)
     yield Action("release", lease.id, why, lease)
 

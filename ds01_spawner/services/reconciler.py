@@ -207,7 +207,9 @@ class Reconciler:
         lease = action.lease
         if lease is not None and action.action in ("stop", "remove", "release"):
             # A start that still hangs somewhere is refused at its next step.
-            await self._in_ledger(Ledger.releasing, lease.id)
+            due = action.end.at if action.end else None
+            if not await self._in_ledger(Ledger.releasing, lease.id, due):
+                return False
         if action.action == "stop":
             await self._stop(action)
         elif action.action == "remove":

@@ -21,6 +21,11 @@ groups:
 
 def configure(c: Config) -> None:
     c.DS01Spawner.keep_alive_ceiling_h = 4.0
+    c.Authenticator.admin_users = {"admin"}
+    c.JupyterHub.load_roles = [
+        *c.JupyterHub.load_roles,
+        {"name": "looks", "users": ["admin"], "scopes": ["admin:users", "access:servers"]},
+    ]
 
 
 GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full"}
@@ -147,6 +152,19 @@ async def test_the_pages_tell_of_the_time(world: World, user: str) -> None:
     assert "Keep it" not in page
     refused = await browser.post("ds01/keep", {"server": "thesis"})
     assert refused.code == 409
+    await world.stop(user, "thesis")
+
+
+async def test_the_page_of_another_s_server_tells_nothing_of_its_end(
+    world: World, user: str
+) -> None:
+    await world.start(user, {"hours": 0.2}, "thesis")  # always near
+    await watched(world, 4)
+    own = await world.browser(user)
+    assert "The time of your server thesis is over" in (await own.get("home")).body.decode()
+    admin = await world.browser("admin")
+    for path in (f"user/{user}/", f"spawn-pending/{user}/thesis"):
+        assert "is over in" not in (await admin.get(path)).body.decode()
     await world.stop(user, "thesis")
 
 

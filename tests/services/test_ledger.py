@@ -268,6 +268,27 @@ def test_a_lease_with_devices_ends_when_it_is_idle(ledger: Ledger, clock: Clock)
     assert ledger.bind(without.id, without.generation, "d").end is None
 
 
+def test_what_was_promised_is_not_taken_back(ledger: Ledger, clock: Clock) -> None:
+    lease = ledger.reserve(request(limits=Limits(idle_timeout_h=1)), snapshot())
+    ledger.bind(lease.id, lease.generation, "c")
+    late = START + timedelta(hours=5)
+    ledger.keep(lease.id, late)
+    ledger.mark_warned(lease.id, End(START + timedelta(hours=1), "idle"))  # decided before
+    assert ledger.keep(lease.id, START + timedelta(hours=2)).keep_until == late
+
+
+def test_an_end_that_was_put_off_does_not_come(ledger: Ledger) -> None:
+    lease = ledger.reserve(request(hours=1), snapshot())
+    due = START + timedelta(hours=1)
+    ledger.bind(lease.id, lease.generation, "c")
+    ledger.set_until(lease.id, START + timedelta(hours=2))
+    assert not ledger.releasing(lease.id, due)
+    assert ledger.leases()[0].state == "bound"
+    assert ledger.releasing(lease.id, START + timedelta(hours=2))
+    assert ledger.leases()[0].state == "releasing"
+    assert ledger.releasing("unheard of", due)
+
+
 # --- what an admin sets --------------------------------------------------------------------------
 
 

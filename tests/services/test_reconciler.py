@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,9 +14,11 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.errors import EngineUnavailable, LeaseLost, LedgerUnusable, NoDeviceFree
 from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
-from ds01_spawner.services.ledger import Lease
+from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.reconciler import Reconciler
 from tests.services.world import DatedEngine, World
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +180,23 @@ async def test_the_end_of_a_servers_time_is_told_once_and_then_comes(world: Worl
     world.time += timedelta(minutes=10)
     assert await world.run() == ["stop ds01.ada", "remove ds01.ada", f"release {lease.id}"]
     assert [a.action for a in world.told] == ["warn", "stop", "remove", "release"]
+
+
+async def test_an_end_that_is_put_off_at_the_last_moment_does_not_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await world.serve("ada")
+    world.time += timedelta(hours=4)
+
+    async def in_ledger(method: Callable[..., T], *args: Any) -> T:
+        if method is Ledger.releasing:
+            world.ledger.set_until(lease.id, world.time + timedelta(hours=1))
+        return method(world.ledger, *args)
+
+    monkeypatch.setattr(world.reconciler, "_in_ledger", in_ledger)
+    assert await world.run() == []
+    assert [lease.state for lease in world.ledger.leases()] == ["bound"]
+    assert world.engine.containers[lease.container or ""]["State"]["Running"]
 
 
 async def test_the_hub_may_stop_a_server_in_its_own_way(world: World) -> None:

@@ -140,13 +140,46 @@ class NoDeviceFree(DS01Error):
     status = 409
     reason = "capacity"
 
-    def __init__(self, wanted: int, free: int, total: int, next_end: str | None = None) -> None:
-        when = f" The next one is due back at {next_end}." if next_end else ""
+    def __init__(self, wanted: int, free: int, total: int, waiting: int = 0) -> None:
+        self.facts = (wanted, free, total)
+        line = f" {_people(waiting)} in the line for GPUs." if waiting else ""
         super().__init__(
             f"You asked for {wanted} GPU{'s' if wanted != 1 else ''}, and {free} of the {total} "
-            f"that would do {'is' if free == 1 else 'are'} free.{when}",
-            "Try again later, ask for fewer, or start without a GPU.",
+            f"that would do {'is' if free == 1 else 'are'} free.{line}",
+            "Wait in line on the page where you choose, ask for fewer, or start without a GPU.",
         )
+
+
+class OthersWait(DS01Error):
+    """What is free is for those who wait in the line."""
+
+    code = "others_wait"
+    status = 409
+    reason = "capacity"
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            f"{_people(waiting)} in the line for GPUs, so none is given to who comes now.",
+            "Wait in line on the page where you choose, or start without a GPU.",
+        )
+
+
+class TooManyTickets(DS01Error):
+    """The user waits in the line with as many servers as one may."""
+
+    code = "too_many_tickets"
+    status = 409
+    reason = "quota"
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            f"You wait in line with {waiting} of your servers, and more you may not.",
+            "Leave the line with one of them first.",
+        )
+
+
+def _people(waiting: int) -> str:
+    return f"{waiting} server{'s wait' if waiting != 1 else ' waits'}"
 
 
 class NoSuchDevice(DS01Error):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ds01_spawner.core.policy import Group, Policy
+from ds01_spawner.core.policy_schema import PRIORITY
 from ds01_spawner.core.units import gpueq_of_units, units_of_gpueq
 
 BUILT_IN = "built-in"
@@ -37,7 +38,8 @@ class Limits:
     max_containers_per_user: int | None = 3
     max_runtime_h: float | None = None
     idle_timeout_h: float | None = None  # of servers with a GPU
-    gpu_hold_after_stop_h: float | None = None
+    gpu_hold_after_stop_h: float | None = 0.0  # None: as long as the admin's ceiling allows
+    priority: int = PRIORITY  # in the line for GPUs, 1 to 100, the higher goes first
 
     @property
     def gpu_units(self) -> int | None:

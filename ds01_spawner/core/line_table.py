@@ -64,7 +64,7 @@ class Table:
         held += [
             _Held(hold.until, (hold.device,), (hold.hub, hold.user), kept=True)
             for hold in holds
-            if hold.until > now and hold.device not in used
+            if hold.until > now and hold.device not in used | self._elsewhere.keys()
         ]
         self._set_held(held)
 

@@ -15,7 +15,6 @@ from ds01_spawner.core.policy_schema import (
     OLD_DURATIONS,
     OLD_NAMES,
     REMARK,
-    SHOWN_LIMITS,
     LimitsPart,
     Part,
     Wrong,
@@ -27,7 +26,6 @@ from ds01_spawner.errors import Finding
 
 P = TypeVar("P", bound=Part)
 
-SHOWN = "is read and shown, not enforced by this version."
 READ = "is read, not enforced by this version."
 ELSEWHERE = "is known to DS01, and not applied here."
 _MESSAGES = {
@@ -173,7 +171,7 @@ def read_limits(
             )  # fmt: skip
         values[name], written[name] = given, key
         if name in NOT_ENFORCED:
-            report.notice(place, SHOWN if name in SHOWN_LIMITS else READ)
+            report.notice(place, READ)
     known = (*OLD_NAMES, *OLD_DURATIONS, *ELSEWHERE_LIMITS, "aggregate", *extra)
     part = report.part(LimitsPart, values, path, written, known)
     return part.model_dump(exclude_unset=True) if part else {}

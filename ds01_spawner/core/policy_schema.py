@@ -30,8 +30,8 @@ OLD_DURATIONS = {  # texts with their unit, such as "24h"
     "gpu_hold_after_stop": "gpu_hold_after_stop_h",
     "container_hold_after_stop": "container_hold_after_stop_h",
 }
-NOT_ENFORCED = frozenset({"gpu_hold_after_stop_h", "container_hold_after_stop_h", "priority"})
-SHOWN_LIMITS = frozenset({"gpu_hold_after_stop_h"})  # of these, in `explain`
+NOT_ENFORCED = frozenset({"container_hold_after_stop_h"})
+PRIORITY = 10  # in the line for GPUs, of whom nobody gives one, as in DS01
 AGGREGATE = frozenset({"cpu_quota", "memory_max", "memory_high", "tasks_max", "gpu_limit"})
 REMARK = "reason"  # why a user has an override; said to nobody
 ELSEWHERE_LIMITS = frozenset(
@@ -109,7 +109,7 @@ def _processes(value: object) -> int:
 
 
 def _priority(value: object) -> int:
-    return _whole(value, "a priority", 1, 100)
+    return PRIORITY if value is None else _whole(value, "a priority", 1, 100)
 
 
 def _hours(value: object) -> float:
@@ -207,7 +207,7 @@ class LimitsPart(Part):
     idle_timeout_h: Annotated[float, BeforeValidator(_hours)] | None = None
     gpu_hold_after_stop_h: Annotated[float, BeforeValidator(_duration)] | None = None
     container_hold_after_stop_h: Annotated[float, BeforeValidator(_duration)] | None = None
-    priority: Annotated[int, BeforeValidator(_priority)] | None = None
+    priority: Annotated[int, BeforeValidator(_priority)] = PRIORITY
 
 
 class PresetPart(Part):

@@ -12,8 +12,7 @@ from typing import Literal, Protocol
 
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
-
-PRIORITY = 10  # of whom the policy gives none, as in DS01; 1 to 100, the higher goes first
+from ds01_spawner.core.policy_schema import PRIORITY
 
 Person = tuple[str, str]  # hub and user: two hubs on one ledger count their users apart
 What = Literal["offered", "passed", "lapsed", "withdrawn", "dropped"]
@@ -108,6 +107,7 @@ class Rules:
     strict_h: float = 72.0  # from this age on nothing is started at its cost, however short
     max_lapses: int = 2  # then it is dropped
     gone_h: float = 24.0  # not asked for so long: dropped
+    max_tickets: int = 3  # of one user
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,27 +13,27 @@ from datetime import datetime
 
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.lifetime import End, Use, after_hours
-from ds01_spawner.core.placement import Placed, place
+from ds01_spawner.core.placement import SHARED, Placed, place
 from ds01_spawner.errors import (
     DeviceHeld,
     Draining,
     LeaseLost,
-    LedgerUnusable,
     SurvivingLease,
     TooManyServers,
 )
 from ds01_spawner.services import ledger_rows as rows
+from ds01_spawner.services import ledger_tickets as tickets
 from ds01_spawner.services.ledger_file import READ
+from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, State
 
 __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 
 INCARNATIONS = 100
-JUST_RELEASED = "given back a moment ago"
 
 
-class Ledger(Marks):
+class Ledger(Marks, Line):
     """The leases of one file."""
 
     # --- incarnations ------------------------------------------------------------------------
@@ -96,7 +96,9 @@ class Ledger(Marks):
                 container_name=container_name,
                 hours=self._hours(request, placed),
                 idle_h=request.limits.idle_timeout_h if placed.devices else None,
+                hold_h=self._hold_h(request) if placed.devices else None,
             )
+            tickets.taken_up(db, lease)
             rows.insert(db, lease, request)
             return lease
 
@@ -136,7 +138,9 @@ class Ledger(Marks):
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
-                rows.delete(db, lease, self._now())
+                now = self._now()
+                rows.delete(db, lease, now)
+                tickets.hold(db, lease, now)
             return lease is not None
 
     def adopt(self, lease: Lease) -> Lease:
@@ -156,6 +160,7 @@ class Ledger(Marks):
             if until is None and lease.devices:
                 until = after_hours(now, self._ceiling_h)
             adopted = replace(lease, incarnation=rows.incarnation(db), until=until, changed=now)
+            tickets.withdraw(db, lease.devices)
             rows.insert(db, adopted, None)
             db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE key = 'generation'",
@@ -224,19 +229,25 @@ class Ledger(Marks):
         foreign: Mapping[str, str],
     ) -> Placed:
         """The decision: number of servers, quota and devices, on what is so in this transaction."""
-        if snapshot.devices and snapshot.simulated != self._simulated:
-            raise LedgerUnusable(
-                self._path, "it was asked for devices of the other kind", "Restart the hub."
-            )
+        self._check_kind(snapshot)
         why = drained(db)
         if why is not None:
             raise Draining(why)
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held = dict(db.execute("SELECT device, lease FROM lease_device").fetchall())
-        taken = {**foreign, **_just_released(db, snapshot), **cordoned(db), **held}
+        released = rows.just_released(db, snapshot.taken)
+        promised = tickets.promised(db, request, self._now())
+        taken = {**foreign, **released, **cordoned(db), **promised, **held}
         units = sum(lease.units for lease in own)
+        wanted = request.wanted
+        if wanted.count and wanted.kind != SHARED and tickets.any_wait(db, self._now()):
+            return self._in_turn(db, request, snapshot, foreign, taken, units)
         return place(snapshot, taken, request.wanted, request.limits, units)
+
+    def _hold_h(self, request: LeaseRequest) -> float:
+        policy = request.limits.gpu_hold_after_stop_h
+        return self._hold_ceiling_h if policy is None else min(policy, self._hold_ceiling_h)
 
     def _hours(self, request: LeaseRequest, placed: Placed) -> float | None:
         policy = request.limits.max_runtime_h
@@ -257,16 +268,6 @@ def _kept(db: sqlite3.Connection, lease: Lease, until: datetime) -> Lease:
     kept = replace(lease, keep_until=max(until, lease.keep_until or until))
     rows.update(db, kept)
     return kept
-
-
-def _just_released(db: sqlite3.Connection, snapshot: Snapshot) -> Mapping[str, str]:
-    """Devices that came back after the host was looked at: whether they are clean is not known."""
-    if snapshot.taken is None:
-        return {}
-    query = "SELECT devices FROM history WHERE released >= ?"
-    since = (rows.text_of(snapshot.taken),)
-    found = (uuid for (devices,) in db.execute(query, since) for uuid in devices.split(","))
-    return dict.fromkeys(found, JUST_RELEASED)
 
 
 def _check_servers(own: tuple[Lease, ...], request: LeaseRequest) -> None:

@@ -13,6 +13,7 @@ from ds01_spawner.errors import LedgerUnusable
 from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger, patiently
 
 GPU_CEILING_H = 72.0
+HOLD_CEILING_H = 1.0
 BUSY_TIMEOUT_S = 5.0
 READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"  # a reader waits for no writer
 
@@ -32,6 +33,7 @@ class LedgerFile:
         now: Callable[[], datetime],
         new_id: Callable[[], str],
         gpu_ceiling_h: float = GPU_CEILING_H,
+        hold_ceiling_h: float = HOLD_CEILING_H,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> None:
         self._path = path
@@ -40,6 +42,7 @@ class LedgerFile:
         self._new_id = new_id
         self._ceiling_h = gpu_ceiling_h
         self._busy_s = busy_timeout_s
+        self._hold_ceiling_h = hold_ceiling_h
         self._lock = threading.Lock()
         self._db = open_ledger(path, simulated=simulated, now=now(), busy_timeout_s=busy_timeout_s)
         self._db.row_factory = sqlite3.Row

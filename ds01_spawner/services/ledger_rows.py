@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ds01_spawner.errors import LeaseLost
 
 State = Literal["reserved", "bound", "releasing"]
 HISTORY = 10_000  # released leases that are remembered
+JUST_RELEASED = "given back a moment ago"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Lease:
     container_name: str = ""
     hours: float | None = None
     idle_h: float | None = None
+    hold_h: float | None = None  # how long its devices are kept for its user when it is stopped
     keep_until: datetime | None = None
     busy: datetime | None = None
     heard: datetime | None = None
@@ -198,6 +201,15 @@ def delete(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
     db.execute(
         "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (HISTORY,)
     )
+
+
+def just_released(db: sqlite3.Connection, taken: datetime | None) -> Mapping[str, str]:
+    """Devices that came back after the host was looked at: whether they are clean is not known."""
+    if taken is None:
+        return {}
+    query = "SELECT devices FROM history WHERE released >= ?"
+    found = (uuid for (uuids,) in db.execute(query, (text_of(taken),)) for uuid in uuids.split(","))
+    return dict.fromkeys(found, JUST_RELEASED)
 
 
 def next_generation(db: sqlite3.Connection) -> int:

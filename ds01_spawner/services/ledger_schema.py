@@ -35,6 +35,7 @@ CREATE TABLE lease (
     until TEXT,
     hours REAL,
     idle_h REAL,
+    hold_h REAL,
     keep_until TEXT,
     busy TEXT,
     heard TEXT,
@@ -89,6 +90,48 @@ _MARKS = """
 CREATE TABLE cordon (device TEXT PRIMARY KEY, since TEXT NOT NULL, why TEXT NOT NULL);
 ALTER TABLE history ADD COLUMN used_h REAL;
 CREATE INDEX history_by_release ON history (released);
+CREATE INDEX history_of_user ON history (hub, user, released);
+"""
+# What is offered to a ticket is nobody else's until the offer ends, which the tables see to.
+_LINE = """
+CREATE TABLE ticket (
+    id TEXT PRIMARY KEY,
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    server TEXT NOT NULL,
+    wish TEXT NOT NULL,
+    options TEXT NOT NULL,
+    hours REAL,
+    since TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    lapses INTEGER NOT NULL,
+    bypassed INTEGER NOT NULL,
+    offer_until TEXT,
+    offer_units INTEGER,
+    host TEXT NOT NULL,
+    UNIQUE (hub, user, server),
+    CHECK ((offer_until IS NULL) = (offer_units IS NULL))
+);
+CREATE TABLE ticket_device (
+    device TEXT PRIMARY KEY,
+    ticket TEXT NOT NULL REFERENCES ticket (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    host TEXT NOT NULL
+);
+CREATE INDEX ticket_device_of_ticket ON ticket_device (ticket);
+CREATE TABLE hold (
+    device TEXT PRIMARY KEY,
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    until TEXT NOT NULL,
+    host TEXT NOT NULL
+);
+CREATE TRIGGER an_offer_is_kept BEFORE INSERT ON lease_device
+WHEN EXISTS (SELECT 1 FROM ticket_device WHERE device = NEW.device)
+BEGIN SELECT RAISE(ABORT, 'the device is offered to a ticket'); END;
+CREATE TRIGGER no_offer_of_a_lease BEFORE INSERT ON ticket_device
+WHEN EXISTS (SELECT 1 FROM lease_device WHERE device = NEW.device)
+BEGIN SELECT RAISE(ABORT, 'the device is in a lease'); END;
 """
 _LEASES_ASIDE = """
 ALTER TABLE lease RENAME TO lease_1;
@@ -97,14 +140,14 @@ DROP INDEX lease_device_of_lease;
 """
 _LEASES_BACK = """
 INSERT INTO lease SELECT id, generation, hub, user, server, state, units, since, until, hours,
-    NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed, incarnation,
-    container, container_name, request, host FROM lease_1;
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed,
+    incarnation, container, container_name, request, host FROM lease_1;
 INSERT INTO lease_device SELECT device, 0, 1, lease, position, host FROM device_1;
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """
 _UPGRADES = {  # what makes version N of version N - 1
-    2: (_LEASES_ASIDE, _LEASES, _LEASES_BACK, _MARKS),
+    2: (_LEASES_ASIDE, _LEASES, _LEASES_BACK, _MARKS, _LINE),
 }
 
 # Closing any descriptor of a file drops the process's locks on it (POSIX), SQLite's too; so the
@@ -262,7 +305,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int | None:
 
 
 def _create(connection: sqlite3.Connection, simulated: bool, now: datetime) -> None:
-    _run(connection, _LEASES + _TABLES + _MARKS)
+    _run(connection, _LEASES + _TABLES + _MARKS + _LINE)
     # Counting from the clock keeps numbers of a lost ledger, still on containers, below ours.
     meta = {"simulated": str(int(simulated)), "generation": str(int(now.timestamp()))}
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())

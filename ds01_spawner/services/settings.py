@@ -188,6 +188,12 @@ class Settings(LoggingConfigurable):
         config=True,
         help="The longest a server with a GPU runs where no policy says it, in h.",
     )
+    gpu_hold_ceiling_h = Float(
+        1.0,
+        min=0,
+        config=True,
+        help="The longest a GPU is kept for its user after a stop, whatever the policy says, in h.",
+    )
     warn_before_minutes = Integer(
         15, config=True, help="How long before its end a server's user is warned, in minutes."
     )

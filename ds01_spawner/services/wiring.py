@@ -78,6 +78,7 @@ def ledger(settings: Settings) -> Ledger:
         now=now,
         new_id=new_id,
         gpu_ceiling_h=settings.gpu_lease_ceiling_h,
+        hold_ceiling_h=settings.gpu_hold_ceiling_h,
     )
 
 

@@ -125,7 +125,7 @@ def test_explain_has_every_limit_with_its_source() -> None:
     assert list(told["limits"]) == list(told["from"]) == [f.name for f in fields(Limits)]
     assert told["limits"]["memory"] == 64 * GIB
     assert (told["limits"]["max_cpus"], told["from"]["max_cpus"]) == (16, "host")
-    assert told["limits"]["gpu_hold_after_stop_h"] is None
+    assert (told["limits"]["gpu_hold_after_stop_h"], told["limits"]["priority"]) == (0, 10)
 
 
 @pytest.mark.skipif(
@@ -161,6 +161,7 @@ def test_the_real_file_is_explained(
         "max_runtime_h": runtime,
         "idle_timeout_h": idle,
         "gpu_hold_after_stop_h": hold,
+        "priority": 10,
     }
     assert told["from"]["max_gpu_equivalents"] == f"group {group}"
     assert told["from"]["pids_limit"] == "defaults"

@@ -542,3 +542,10 @@ def test_nobody_waits_for_ever(seed: int, count: int, priority: int, overrun: fl
                 held = Lease(new.user, offer.devices, offer.units, now + hours)
                 running[new.id] = held, now + hours * overrun
         now += timedelta(minutes=30)
+
+
+def test_what_was_kept_and_is_in_use_by_others_is_not_offered() -> None:
+    kept = [Hold("G1", "hub", "ada", at(1))]
+    assert said(decided([ticket("ada")], [], host(*gpus(1)), holds=kept)) == "ada:G1"
+    taken = {"G1": "a container of somebody"}
+    assert said(decided([ticket("ada")], [], host(*gpus(1)), holds=kept, taken=taken)) == ""

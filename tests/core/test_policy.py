@@ -112,12 +112,9 @@ def test_what_is_read_but_not_done_is_told_once() -> None:
         "limits.yaml:3: defaults.max_gpus_per_container": "is an old name, read as "
         "max_gpu_slots_per_container.",
         "limits.yaml:8: defaults.storage_workspace": "is known to DS01, and not applied here.",
-        "limits.yaml:12: defaults.gpu_hold_after_stop": "is read and shown, not enforced by this "
-        "version.",
         "limits.yaml:13: defaults.container_hold_after_stop": "is read, not enforced by this "
         "version.",
         "limits.yaml:14: defaults.max_tasks": "is known to DS01, and not applied here.",
-        "limits.yaml:15: defaults.priority": "is read, not enforced by this version.",
     }
 
 

@@ -31,10 +31,18 @@ from hypothesis.stateful import (
 
 from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.errors import DS01Error, EngineUnavailable, LeaseLost
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.errors import (
+    DS01Error,
+    EngineUnavailable,
+    GpuQuotaExceeded,
+    LeaseLost,
+    SurvivingLease,
+    TooManyTickets,
+)
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
-from ds01_spawner.services.ledger import Lease, Ledger
+from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
 from ds01_spawner.services.seen import seen
 from tests.services.world import IMAGE, DatedEngine, World
 
@@ -44,7 +52,7 @@ SERVERS = st.sampled_from(["", "two", "three"])
 KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
 LIMITS = Limits(
     max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
-    max_runtime_h=4, idle_timeout_h=1,
+    max_runtime_h=4, idle_timeout_h=1, gpu_hold_after_stop_h=0.5,
 )  # fmt: skip
 PICK = st.integers(0, 99)
 
@@ -222,6 +230,48 @@ class Histories(RuleBasedStateMachine):
         with suppress(EngineConflict):
             self.do(self.world.engine.create_container(name, body))
 
+    # --- the line --------------------------------------------------------------------------------
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda wish: wish[0] > 0))
+    def take_a_ticket(self, user: str, server: str, wish: tuple[int, str]) -> None:
+        request = LeaseRequest("hub", user, server, Wanted(*wish), LIMITS, 2)
+        with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded):
+            self.world.ledger.take_ticket(request, {}, self.world.snapshot)
+
+    @rule(user=USERS, server=SERVERS)
+    def leave_the_line(self, user: str, server: str) -> None:
+        self.world.ledger.leave("hub", user, server)
+
+    @rule(user=USERS, server=SERVERS)
+    def a_page_is_open(self, user: str, server: str) -> None:
+        self.world.ledger.asked("hub", user, server, LIMITS)
+
+    @rule()
+    def run_the_line(self) -> None:
+        ledger = self.world.ledger
+        aside = {cordon.device for cordon in ledger.cordons()}
+        foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
+        for action in ledger.run_line(self.world.snapshot, foreign):
+            if action.what == "offered" and action.ticket.offer:
+                assert not set(action.ticket.offer.devices) & (aside | foreign.keys())
+
+    @precondition(lambda self: any(ticket.offer for ticket in self.world.ledger.tickets()))
+    @rule(pick=PICK)
+    def take_up_an_offer(self, pick: int) -> None:
+        """A start of who was offered devices gets these, while they can be had."""
+        offered = [ticket for ticket in self.world.ledger.tickets() if ticket.offer]
+        ticket = offered[pick % len(offered)]
+        wish = (ticket.wanted.count, ticket.wanted.kind)
+        if self.reserve(ticket.user, ticket.server, wish):
+            assert ticket not in self.world.ledger.tickets()
+            got, offer = self.starts[-1].lease.devices, ticket.offer
+            aside = {cordon.device for cordon in self.world.ledger.cordons()}
+            lost = (
+                aside | self.do(self.world.reconciler.foreign_devices(self.world.snapshot)).keys()
+            )
+            late = offer is None or offer.until <= self.world.time
+            assert late or got == offer.devices or lost & set(offer.devices)
+
     # --- a stop, and other ends ------------------------------------------------------------------
 
     @precondition(lambda self: self.running)
@@ -370,6 +420,15 @@ class Histories(RuleBasedStateMachine):
     def no_device_is_in_two_leases(self) -> None:
         held = Counter(uuid for lease in self.world.ledger.leases() for uuid in lease.devices)
         assert not held or max(held.values()) == 1
+
+    @invariant()
+    def what_is_promised_is_nobody_elses(self) -> None:
+        ledger = self.world.ledger
+        offered = [uuid for t in ledger.tickets() if t.offer for uuid in t.offer.devices]
+        assert len(offered) == len(set(offered))
+        held = {uuid: lease.user for lease in ledger.leases() for uuid in lease.devices}
+        assert not held.keys() & set(offered)
+        assert not held.keys() & {hold.device for hold in ledger.holds()}
 
     @invariant()
     def no_device_is_in_two_running_containers(self) -> None:

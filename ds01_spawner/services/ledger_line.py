@@ -1,0 +1,266 @@
+"""The line for GPUs in the ledger: tickets, offers, and a start's turn. `core.line` decides.
+
+Several processes may run the line of one file: each time is one transaction, and the tables keep
+a device from being in two offers, or in an offer and a lease.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.line import Outlook, decide, outlook
+from ds01_spawner.core.placement import Placed, place
+from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket
+from ds01_spawner.errors import (
+    Draining,
+    LedgerUnusable,
+    NoDeviceFree,
+    OthersWait,
+    SurvivingLease,
+    TooManyTickets,
+)
+from ds01_spawner.services import ledger_rows as rows
+from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_file import READ, LedgerFile
+from ds01_spawner.services.ledger_marks import cordoned, drained
+from ds01_spawner.services.ledger_rows import LeaseRequest
+
+COMER = "~"  # the ticket of who has none, behind every other where all else is equal
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """What `core.line` asks for, besides the tickets."""
+
+    leases: tuple[rows.Lease, ...]
+    snapshot: Snapshot
+    taken: Mapping[str, str]
+    usage: Mapping[tuple[str, str], int]
+    now: datetime
+    rules: Rules
+    holds: tuple[Hold, ...]
+
+    def decide(self, line: Iterable[Ticket]) -> tuple[Action, ...]:
+        """What becomes of these tickets."""
+        return decide(
+            line, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
+            self.holds,
+        )  # fmt: skip
+
+    def outlook(self, line: Iterable[Ticket]) -> tuple[Outlook, ...]:
+        """What they can be told."""
+        return outlook(
+            line, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
+            self.holds,
+        )  # fmt: skip
+
+
+class Line(LedgerFile):
+    """Who waits for devices, and what is promised to whom."""
+
+    # --- a place in it -----------------------------------------------------------------------
+
+    def take_ticket(
+        self, request: LeaseRequest, options: Mapping[str, Any], snapshot: Snapshot
+    ) -> Ticket:
+        """A place in the line for one server; asked again for the same devices, the old one.
+
+        Raises TooManyTickets, SurvivingLease, Draining, and `place`'s refusal of what could not
+        be had on an empty host either.
+        """
+        with self._transaction() as db:
+            self._check_kind(snapshot)
+            why = drained(db)
+            if why is not None:
+                raise Draining(why)
+            for lease in rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user):
+                if lease.server == request.server:
+                    raise SurvivingLease(lease.server, lease.state)
+            with suppress(NoDeviceFree):  # one is not healthy now; that may change
+                place(snapshot, {}, request.wanted, request.limits, 0)
+            now = self._now()
+            own = tickets.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
+            old = next((ticket for ticket in own if ticket.server == request.server), None)
+            if old is not None and old.wanted == request.wanted:
+                same = replace(old, limits=request.limits, hours=request.hours, asked=now)
+                tickets.update(db, same)
+                tickets.set_options(db, same, options)
+                return same
+            if old is not None:
+                tickets.delete(db, old)
+            elif len(own) >= self._rules.max_tickets:
+                raise TooManyTickets(len(own))
+            ticket = _ticket(self._new_id(), request, now)
+            tickets.insert(db, ticket, options)
+            return ticket
+
+    def leave(self, hub: str, user: str, server: str) -> bool:
+        """Give up a place, and what was offered with it. False: there was none."""
+        with self._transaction() as db:
+            ticket = tickets.read_of(db, hub, user, server)
+            if ticket is not None:
+                tickets.delete(db, ticket)
+            return ticket is not None
+
+    def asked(self, hub: str, user: str, server: str, limits: Limits) -> Ticket | None:
+        """The ticket of a server whose page is open now, with its user's limits of now."""
+        with self._transaction(READ) as db:  # most servers have none
+            ticket = tickets.read_of(db, hub, user, server)
+        if ticket is None:
+            return None
+        with self._transaction() as db:
+            ticket = tickets.read_of(db, hub, user, server)
+            if ticket is not None:
+                ticket = replace(ticket, asked=self._now(), limits=limits, priority=limits.priority)
+                tickets.update(db, ticket)
+            return ticket
+
+    def ticket_options(self, hub: str, user: str, server: str) -> dict[str, Any] | None:
+        """The options that the ticket of a server was taken with; None: it has no ticket."""
+        with self._transaction(READ) as db:
+            ticket = tickets.read_of(db, hub, user, server)
+            return None if ticket is None else tickets.options_of(db, ticket)
+
+    # --- all of it ---------------------------------------------------------------------------
+
+    def tickets(self) -> tuple[Ticket, ...]:
+        """All tickets, the oldest first."""
+        with self._transaction(READ) as db:
+            return tickets.read(db, " ORDER BY since, id")
+
+    def holds(self) -> tuple[Hold, ...]:
+        """The devices that are kept after a stop."""
+        with self._transaction(READ) as db:
+            return tickets.holds(db, self._now())
+
+    def outlook(
+        self, snapshot: Snapshot, foreign: Mapping[str, str] | None = None
+    ) -> tuple[tuple[Ticket, Outlook], ...]:
+        """The line as people see it, first first."""
+        with self._transaction(READ) as db:
+            found = {ticket.id: ticket for ticket in tickets.read(db)}
+            if not found:
+                return ()
+            situation = self._situation(db, found.values(), snapshot, foreign or {})
+            return tuple((found[seen.ticket], seen) for seen in situation.outlook(found.values()))
+
+    def run_line(
+        self, snapshot: Snapshot, foreign: Mapping[str, str] | None = None
+    ) -> tuple[Action, ...]:
+        """Offer what there is to those whose turn it is, and end what is over; what was done."""
+        with self._transaction() as db:
+            self._check_kind(snapshot)
+            line = tickets.read(db)
+            if not line:
+                return ()
+            actions = self._situation(db, line, snapshot, foreign or {}).decide(line)
+            for action in actions:
+                if action.what == "dropped":
+                    tickets.delete(db, action.ticket)
+                else:
+                    tickets.update(db, action.ticket)
+            return actions
+
+    # --- inside ------------------------------------------------------------------------------
+
+    @property
+    def _rules(self) -> Rules:
+        return Rules(ceiling_h=self._ceiling_h)
+
+    def _check_kind(self, snapshot: Snapshot) -> None:
+        if snapshot.devices and snapshot.simulated != self._simulated:
+            raise LedgerUnusable(
+                self._path, "it was asked for devices of the other kind", "Restart the hub."
+            )
+
+    def _situation(
+        self,
+        db: sqlite3.Connection,
+        line: Iterable[Ticket],
+        snapshot: Snapshot,
+        foreign: Mapping[str, str],
+    ) -> _Situation:
+        now, leases, aside = self._now(), rows.read(db, ""), cordoned(db)
+        # One that is set aside comes back to nobody when its lease ends, as one that is broken.
+        devices = tuple(
+            replace(device, healthy=False) if device.uuid in aside else device
+            for device in snapshot.devices
+        )
+        return _Situation(
+            leases=leases,
+            # Who were offered something now could not start: nobody shall lose an offer by that.
+            snapshot=replace(
+                snapshot, devices=devices, known=snapshot.known and drained(db) is None
+            ),
+            taken={**foreign, **rows.just_released(db, snapshot.taken)},
+            usage=tickets.usage(db, {ticket.person for ticket in line}, leases, now),
+            now=now,
+            rules=self._rules,
+            holds=tickets.holds(db, now),
+        )
+
+    def _in_turn(
+        self,
+        db: sqlite3.Connection,
+        request: LeaseRequest,
+        snapshot: Snapshot,
+        foreign: Mapping[str, str],
+        taken: Mapping[str, str],
+        units: int,
+    ) -> Placed:
+        """What a start gets while others wait: what its ticket was offered, or its turn now.
+
+        `taken` and `units` are `place`'s.
+        """
+        now, line = self._now(), tickets.read(db)
+        own = next((t for t in line if (*t.person, t.server) == _server(request)), None)
+        others = [ticket for ticket in line if ticket is not own]
+        units += sum(t.offer.units for t in others if t.offer and t.person == _server(request)[:2])
+        mine = own if own is not None and own.wanted == request.wanted else None
+        if mine is not None and mine.offer is not None and mine.offer.until > now:
+            offered = tuple(d for d in snapshot.devices if d.uuid in mine.offer.devices)
+            if len(offered) == len(mine.offer.devices):
+                with suppress(NoDeviceFree):
+                    of_offer = replace(snapshot, devices=offered)
+                    return place(of_offer, taken, request.wanted, request.limits, units)
+        try:
+            place(snapshot, taken, request.wanted, request.limits, units)
+        except NoDeviceFree as full:
+            raise NoDeviceFree(*full.facts, waiting=len(others)) from None
+        comer = _ticket(COMER, request, now)
+        if mine is not None and mine.offer is None:
+            comer = replace(mine, limits=request.limits, hours=request.hours, asked=now)
+        standing = [_standing(ticket, now) for ticket in others]
+        situation = self._situation(db, [*others, comer], snapshot, foreign)
+        for action in situation.decide([*standing, comer]):
+            if action.what == "offered" and action.ticket.id == comer.id and action.ticket.offer:
+                devices = action.ticket.offer.devices
+                if not taken.keys() & set(devices):  # of an offer that ends when the line is run
+                    return Placed(tuple(d for d in snapshot.devices if d.uuid in devices))
+        raise OthersWait(len(others))
+
+
+def _server(request: LeaseRequest) -> tuple[str, str, str]:
+    return request.hub, request.user, request.server
+
+
+def _ticket(ticket_id: str, request: LeaseRequest, now: datetime) -> Ticket:
+    return Ticket(
+        ticket_id, *_server(request), request.wanted, request.limits, now, now,
+        request.limits.priority, request.hours,
+    )  # fmt: skip
+
+
+def _standing(ticket: Ticket, now: datetime) -> Ticket:
+    """A start ends nobody's offer: one that is over stands until the line is run."""
+    if ticket.offer is None:
+        return ticket
+    until = max(ticket.offer.until, now + timedelta(seconds=1))
+    return replace(ticket, offer=replace(ticket.offer, until=until))

@@ -1,0 +1,224 @@
+"""The line as rows: tickets with what is offered to them, and devices that are kept after a stop.
+
+Each function works inside a transaction of `Ledger`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.tickets import Hold, Offer, Person, Ticket, Use, decayed
+from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, text_of
+
+REMEMBERED = timedelta(weeks=5)  # of earlier use; what is older counts nearly nothing
+HOUR = timedelta(hours=1)
+_SELECT = """
+SELECT ticket.*, (
+    SELECT group_concat(device) FROM (
+        SELECT device FROM ticket_device WHERE ticket = ticket.id ORDER BY position
+    )
+) AS devices FROM ticket
+"""
+_UPDATE = """
+UPDATE ticket SET wish = :wish, hours = :hours, since = :since, asked = :asked, lapses = :lapses,
+    bypassed = :bypassed, offer_until = :offer_until, offer_units = :offer_units WHERE id = :id
+"""
+_INSERT = """
+INSERT INTO ticket VALUES (:id, :hub, :user, :server, :wish, :options, :hours, :since, :asked,
+    :lapses, :bypassed, :offer_until, :offer_units, 'local')
+"""
+_OF_SERVER = " WHERE hub = ? AND user = ? AND server = ?"
+
+
+class Wish(BaseModel):
+    """What a ticket keeps of its start: unknown keys are refused, in the parts too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wanted: Wanted
+    limits: Limits
+
+
+# --- tickets -------------------------------------------------------------------------------------
+
+
+def read(db: sqlite3.Connection, where: str = "", *values: str) -> tuple[Ticket, ...]:
+    """The tickets of a condition."""
+    return tuple(_ticket(row) for row in db.execute(_SELECT + where, values))
+
+
+def read_of(db: sqlite3.Connection, hub: str, user: str, server: str) -> Ticket | None:
+    """The ticket of a server."""
+    found = read(db, _OF_SERVER, hub, user, server)
+    return found[0] if found else None
+
+
+def options_of(db: sqlite3.Connection, ticket: Ticket) -> dict[str, Any]:
+    """The options that it was taken with."""
+    (text,) = db.execute("SELECT options FROM ticket WHERE id = ?", (ticket.id,)).fetchone()
+    options = json.loads(text)
+    return options if isinstance(options, dict) else {}
+
+
+def insert(db: sqlite3.Connection, ticket: Ticket, options: Mapping[str, Any]) -> None:
+    """Add a ticket."""
+    db.execute(_INSERT, {**_values(ticket), "options": json.dumps(options)})
+
+
+def set_options(db: sqlite3.Connection, ticket: Ticket, options: Mapping[str, Any]) -> None:
+    """Have a ticket start with other options of the same wish."""
+    db.execute("UPDATE ticket SET options = ? WHERE id = ?", (json.dumps(options), ticket.id))
+
+
+def update(db: sqlite3.Connection, ticket: Ticket) -> None:
+    """Write a ticket back, and what it is offered. The database refuses a device of another's."""
+    db.execute(_UPDATE, _values(ticket))
+    db.execute("DELETE FROM ticket_device WHERE ticket = ?", (ticket.id,))
+    offered = ticket.offer.devices if ticket.offer else ()
+    db.executemany(
+        "INSERT INTO ticket_device VALUES (?, ?, ?, 'local')",
+        [(uuid, ticket.id, position) for position, uuid in enumerate(offered)],
+    )
+
+
+def delete(db: sqlite3.Connection, ticket: Ticket) -> None:
+    """Take a ticket out of the line, and what it was offered with it."""
+    db.execute("DELETE FROM ticket WHERE id = ?", (ticket.id,))
+
+
+def withdraw(db: sqlite3.Connection, devices: Iterable[str]) -> None:
+    """Take devices from whom they are promised to: somebody was found to have them."""
+    for device in devices:
+        of_device = "SELECT ticket FROM ticket_device WHERE device = ?"
+        for (ticket,) in db.execute(of_device, (device,)).fetchall():
+            db.execute(
+                "UPDATE ticket SET offer_until = NULL, offer_units = NULL WHERE id = ?", (ticket,)
+            )
+            db.execute("DELETE FROM ticket_device WHERE ticket = ?", (ticket,))
+        db.execute("DELETE FROM hold WHERE device = ?", (device,))
+
+
+def taken_up(db: sqlite3.Connection, lease: Lease) -> None:
+    """A server starts: its ticket has done its work, and what was kept for its user is used."""
+    server = (lease.hub, lease.user, lease.server)
+    db.execute("DELETE FROM ticket WHERE hub = ? AND user = ? AND server = ?", server)
+    db.executemany("DELETE FROM hold WHERE device = ?", [(device,) for device in lease.devices])
+
+
+def _ticket(row: sqlite3.Row) -> Ticket:
+    wish = Wish.model_validate_json(row["wish"])
+    offer = None
+    if row["offer_until"]:
+        devices = tuple((row["devices"] or "").split(","))
+        until = datetime.fromisoformat(row["offer_until"])
+        offer = Offer(devices, row["offer_units"], until)
+    return Ticket(
+        id=row["id"],
+        hub=row["hub"],
+        user=row["user"],
+        server=row["server"],
+        wanted=wish.wanted,
+        limits=wish.limits,
+        since=datetime.fromisoformat(row["since"]),
+        asked=datetime.fromisoformat(row["asked"]),
+        priority=wish.limits.priority,
+        hours=row["hours"],
+        offer=offer,
+        lapses=row["lapses"],
+        bypassed=row["bypassed"],
+    )
+
+
+def _values(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "id": ticket.id,
+        "hub": ticket.hub,
+        "user": ticket.user,
+        "server": ticket.server,
+        "wish": Wish(wanted=ticket.wanted, limits=ticket.limits).model_dump_json(),
+        "hours": ticket.hours,
+        "since": text_of(ticket.since),
+        "asked": text_of(ticket.asked),
+        "lapses": ticket.lapses,
+        "bypassed": ticket.bypassed,
+        "offer_until": ticket.offer and text_of(ticket.offer.until),
+        "offer_units": ticket.offer and ticket.offer.units,
+    }
+
+
+# --- devices that are kept for somebody ----------------------------------------------------------
+
+
+def any_wait(db: sqlite3.Connection, now: datetime) -> bool:
+    """Whether a start has to look who waits, or for whom something is kept."""
+    query = "SELECT EXISTS (SELECT 1 FROM ticket) OR EXISTS (SELECT 1 FROM hold WHERE until > ?)"
+    return bool(db.execute(query, (text_of(now),)).fetchone()[0])
+
+
+def promised(db: sqlite3.Connection, request: LeaseRequest, now: datetime) -> dict[str, str]:
+    """UUID -> for whom a device is kept that this start cannot have."""
+    offered = db.execute(
+        "SELECT device, user FROM ticket_device JOIN ticket ON ticket.id = ticket "
+        "WHERE NOT (hub = ? AND user = ? AND server = ?)",
+        (request.hub, request.user, request.server),
+    )
+    found = {row[0]: f"offered to {row[1]}" for row in offered}
+    kept = db.execute(
+        "SELECT device, user FROM hold WHERE until > ? AND NOT (hub = ? AND user = ?)",
+        (text_of(now), request.hub, request.user),
+    )
+    return found | {row[0]: f"kept for {row[1]}" for row in kept}
+
+
+def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
+    """Keep the devices of a server that was stopped for its user, as long as its lease says.
+
+    One that never ran, or whose time was over, keeps nothing.
+    """
+    db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
+    over = lease.end is not None and lease.end.at <= now
+    if lease.hold_h and lease.until is not None and not over:
+        until = text_of(now + timedelta(hours=lease.hold_h))
+        db.executemany(
+            "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?)",
+            [(device, lease.hub, lease.user, until, lease.host) for device in lease.devices],
+        )
+
+
+def holds(db: sqlite3.Connection, now: datetime) -> tuple[Hold, ...]:
+    """The devices that are kept after a stop."""
+    found = db.execute("SELECT * FROM hold WHERE until > ? ORDER BY device", (text_of(now),))
+    return tuple(
+        Hold(row["device"], row["hub"], row["user"], datetime.fromisoformat(row["until"]))
+        for row in found
+    )
+
+
+# --- what they used ------------------------------------------------------------------------------
+
+
+def usage(
+    db: sqlite3.Connection, people: Iterable[Person], leases: Iterable[Lease], now: datetime
+) -> dict[Person, int]:
+    """The recent use of GPUs of each, running servers included, in unit-hours."""
+    uses: dict[Person, list[Use]] = {person: [] for person in people}
+    for lease in leases:
+        if (lease.hub, lease.user) in uses:
+            uses[lease.hub, lease.user].append(Use(lease.units, (now - lease.since) / HOUR, now))
+    query = (
+        "SELECT units, since, released FROM history "
+        "WHERE hub = ? AND user = ? AND released > ? AND units > 0"
+    )
+    for person, found in uses.items():
+        for units, since, released in db.execute(query, (*person, text_of(now - REMEMBERED))):
+            end = datetime.fromisoformat(released)
+            found.append(Use(units, (end - datetime.fromisoformat(since)) / HOUR, end))
+    return {person: decayed(found, now) for person, found in uses.items()}

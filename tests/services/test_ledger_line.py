@@ -1,0 +1,365 @@
+"""The line in the ledger: what is promised to whom, over several processes and crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.runs import Needs
+from ds01_spawner.core.tickets import Offer
+from ds01_spawner.errors import (
+    Draining,
+    LedgerBusy,
+    NoDeviceFree,
+    NoSuchDevice,
+    OthersWait,
+    SurvivingLease,
+    TooManyTickets,
+)
+from ds01_spawner.services import ledger_tickets
+from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
+from tests.services.test_ledger import Clock, clock, ledger, opened, path, request, snapshot
+
+__all__ = ["clock", "ledger", "opened", "path"]
+
+KEPT = Limits(gpu_hold_after_stop_h=0.5)
+OPTIONS = {"framework": "Pytorch", "gpus": 1}
+
+
+def wait(ledger: Ledger, user: str, gpus: int = 1, server: str = "", **more: Any) -> str:
+    return ledger.take_ticket(request(user, server, gpus, **more), OPTIONS, snapshot(4)).id
+
+
+def run(ledger: Ledger, gpus: int = 1) -> list[str]:
+    """Run the line; `ada:GPU-0` is an offer."""
+    told = []
+    for action in ledger.run_line(snapshot(gpus)):
+        offer = action.ticket.offer
+        got = ",".join(offer.devices) if offer else ""
+        told.append(f"{action.ticket.user} {action.what} {got or action.why}".strip())
+    return told
+
+
+def serve(ledger: Ledger, user: str, gpus: int = 1, limits: Limits | None = None) -> Lease:
+    """A server that runs on a host of so many GPUs."""
+    lease = ledger.reserve(request(user, limits=limits), snapshot(gpus))
+    return ledger.bind(lease.id, lease.generation, f"c-{user}")
+
+
+# --- a place in the line -------------------------------------------------------------------------
+
+
+def test_a_ticket_is_kept_as_it_was_taken(
+    ledger: Ledger, clock: Clock, opened: Callable[..., Ledger]
+) -> None:
+    needs = Needs(("CUDA_AMPERE",), (12, 8), (8, 0))
+    wish = LeaseRequest(
+        "hub", "ada", "two", Wanted(2, "any", needs, 16 << 30),
+        Limits(max_gpu_equivalents=None, max_gpu_slots_per_container=2, priority=50), 3.5,
+    )  # fmt: skip
+    taken = ledger.take_ticket(wish, OPTIONS, snapshot())
+    assert (taken.wanted, taken.limits, taken.hours) == (wish.wanted, wish.limits, 3.5)
+    assert (taken.since, taken.asked, taken.priority) == (clock.time, clock.time, 50)
+    restarted = opened()
+    restarted.begin_incarnation()
+    assert restarted.tickets() == (taken,)
+    assert restarted.ticket_options("hub", "ada", "two") == OPTIONS
+    assert restarted.ticket_options("hub", "ada", "") is None
+
+
+def test_who_asks_again_for_the_same_keeps_the_place(ledger: Ledger, clock: Clock) -> None:
+    first = wait(ledger, "ada")
+    clock.pass_(minutes=5)
+    assert wait(ledger, "ada") == first
+    (ticket,) = ledger.tickets()
+    assert ticket.since < ticket.asked == clock.time
+    more = Limits(max_gpu_slots_per_container=2, max_gpu_equivalents=2)
+    assert wait(ledger, "ada", 2, limits=more) != first
+    (ticket,) = ledger.tickets()
+    assert (ticket.since, ticket.wanted.count) == (clock.time, 2)
+
+
+def test_an_open_page_brings_the_limits_of_now(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "ada")
+    clock.pass_(minutes=5)
+    asked = ledger.asked("hub", "ada", "", Limits(priority=80))
+    assert asked is not None
+    assert (asked.asked, asked.limits.priority, asked.priority) == (clock.time, 80, 80)
+    assert ledger.tickets() == (asked,)
+    assert ledger.asked("hub", "bob", "", Limits()) is None
+
+
+def test_tickets_of_one_user_are_bounded(ledger: Ledger) -> None:
+    for server in ("", "two", "three"):
+        wait(ledger, "ada", server=server)
+    with pytest.raises(TooManyTickets, match="3 of your servers"):
+        wait(ledger, "ada", server="four")
+    assert ledger.leave("hub", "ada", "two")
+    assert not ledger.leave("hub", "ada", "two")
+    wait(ledger, "ada", server="four")
+
+
+def test_no_ticket_is_given_for_what_can_never_be(ledger: Ledger) -> None:
+    impossible = LeaseRequest("hub", "ada", "", Wanted(1, "1g.10gb"), Limits())
+    with pytest.raises(NoSuchDevice):
+        ledger.take_ticket(impossible, {}, snapshot())
+    serve(ledger, "bob")
+    with pytest.raises(SurvivingLease):
+        wait(ledger, "bob")
+    ledger.drain("new disks")
+    with pytest.raises(Draining):
+        wait(ledger, "ada")
+
+
+# --- the turn ------------------------------------------------------------------------------------
+
+
+def test_from_a_full_host_to_a_start_in_turn(ledger: Ledger, clock: Clock) -> None:
+    lease = serve(ledger, "ada")
+    wait(ledger, "bob")
+    assert run(ledger) == []
+    ((ticket, seen),) = ledger.outlook(snapshot(1))
+    assert (ticket.user, seen.position, seen.expected) == ("bob", 1, lease.until)
+    clock.pass_(minutes=1)
+    wait(ledger, "eve")
+    ledger.release(lease.id)
+    assert run(ledger) == ["bob offered GPU-0"]
+    assert run(ledger) == []
+    with pytest.raises(NoDeviceFree, match="2 servers wait"):
+        ledger.reserve(request("max"), snapshot(1))
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("eve"), snapshot(1))
+    got = ledger.reserve(request("bob"), snapshot(1))
+    assert got.devices == ("GPU-0",)
+    assert [ticket.user for ticket in ledger.tickets()] == ["eve"]
+
+
+def test_what_is_free_is_for_who_waits(ledger: Ledger) -> None:
+    serve(ledger, "ada", 2)
+    two = Limits(max_gpu_slots_per_container=2, max_gpu_equivalents=2)
+    wait(ledger, "bob", 2, limits=two)
+    with pytest.raises(OthersWait, match="1 server waits in the line"):
+        ledger.reserve(request("eve"), snapshot(2))  # to the ceiling, which would delay bob
+    assert ledger.reserve(request("eve", hours=1), snapshot(2)).devices == ("GPU-1",)
+
+
+def test_a_start_without_a_device_waits_for_nobody_and_gives_up_its_place(ledger: Ledger) -> None:
+    serve(ledger, "ada")
+    wait(ledger, "bob")
+    wait(ledger, "eve")
+    ledger.reserve(request("bob", gpus=0), snapshot(1))
+    assert [ticket.user for ticket in ledger.tickets()] == ["eve"]
+
+
+def test_an_offer_is_for_what_was_waited_for(ledger: Ledger) -> None:
+    wait(ledger, "bob")
+    assert run(ledger, 2) == ["bob offered GPU-0"]
+    two = Limits(max_gpu_slots_per_container=2, max_gpu_equivalents=2)
+    got = ledger.reserve(request("bob", gpus=2, limits=two), snapshot(2))
+    assert got.devices == ("GPU-0", "GPU-1")
+    assert ledger.tickets() == ()
+
+
+def test_an_offer_whose_device_broke_is_not_taken_up(ledger: Ledger) -> None:
+    wait(ledger, "bob")
+    run(ledger)
+    broken = replace(snapshot(1), devices=(replace(snapshot(1).devices[0], healthy=False),))
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("bob"), broken)
+    (action,) = ledger.run_line(broken)
+    assert (action.what, action.why) == ("withdrawn", "device_lost")
+    assert ledger.tickets()[0].offer is None
+
+
+def test_an_offer_that_is_not_taken_up_moves_on(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    clock.pass_(seconds=1)
+    wait(ledger, "eve")
+    assert run(ledger) == ["bob offered GPU-0"]
+    clock.pass_(minutes=3)
+    with pytest.raises(NoDeviceFree):  # until the line is run, the device is bob's
+        ledger.reserve(request("eve"), snapshot(1))
+    assert run(ledger) == ["bob lapsed not_taken_up", "eve offered GPU-0"]
+    assert ledger.leave("hub", "eve", "")
+    assert run(ledger) == []  # bob's page is closed
+    clock.pass_(seconds=1)
+    ledger.asked("hub", "bob", "", Limits())
+    assert run(ledger) == ["bob offered GPU-0"]
+
+
+def test_a_late_click_still_starts_where_nobody_waits(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    run(ledger)
+    clock.pass_(minutes=3)
+    assert ledger.reserve(request("bob"), snapshot(1)).devices == ("GPU-0",)
+    assert ledger.tickets() == ()
+
+
+def test_who_leaves_frees_what_was_offered(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    clock.pass_(seconds=1)
+    wait(ledger, "eve")
+    run(ledger)
+    ledger.leave("hub", "bob", "")
+    assert run(ledger) == ["eve offered GPU-0"]
+
+
+def test_what_is_set_aside_is_offered_to_nobody(ledger: Ledger) -> None:
+    ledger.cordon("GPU-0", "")
+    wait(ledger, "bob")
+    assert run(ledger) == []
+    assert ledger.run_line(snapshot(2), {"GPU-1": "somebody"}) == ()
+    ((_, seen),) = ledger.outlook(snapshot(1))
+    assert seen.expected is None
+    assert run(ledger, 2) == ["bob offered GPU-1"]
+    ledger.cordon("GPU-1", "")
+    assert run(ledger, 2) == ["bob withdrawn device_lost"]
+
+
+def test_a_drained_host_offers_nothing(ledger: Ledger) -> None:
+    wait(ledger, "bob")
+    ledger.drain("")
+    assert run(ledger) == []
+    ledger.resume()
+    assert run(ledger) == ["bob offered GPU-0"]
+    ledger.drain("")
+    assert run(ledger) == ["bob withdrawn devices_unknown"]
+
+
+def test_who_used_much_of_late_is_later(ledger: Ledger, clock: Clock) -> None:
+    lease = serve(ledger, "ada")
+    clock.pass_(hours=15)
+    ledger.release(lease.id)
+    other = serve(ledger, "max")
+    wait(ledger, "ada")
+    clock.pass_(hours=1)
+    wait(ledger, "bob")
+    ledger.release(other.id)
+    run(ledger)
+    (offered,) = [ticket.user for ticket in ledger.tickets() if ticket.offer]
+    assert offered == "bob"
+
+
+# --- what the tables see to ----------------------------------------------------------------------
+
+
+def test_the_database_refuses_a_device_in_two_offers_or_in_an_offer_and_a_lease(
+    ledger: Ledger, clock: Clock
+) -> None:
+    wait(ledger, "ada")
+    wait(ledger, "bob")
+    offer = Offer(("GPU-0",), 2520, clock.time)
+    first, second = ledger.tickets()
+    with ledger._transaction() as db:
+        ledger_tickets.update(db, replace(first, offer=offer))
+    with pytest.raises(LedgerBusy), ledger._transaction() as db:
+        ledger_tickets.update(db, replace(second, offer=offer))
+    with pytest.raises(LedgerBusy), ledger._transaction() as db:
+        db.execute(
+            "INSERT INTO lease_device SELECT 'GPU-0', 0, 1, id, 0, 'local' FROM lease UNION "
+            "SELECT 'GPU-0', 0, 1, 'x', 0, 'local'"
+        )
+    ledger.leave("hub", "ada", "")
+    ledger.leave("hub", "bob", "")
+    lease = ledger.reserve(request("eve"), snapshot(2))
+    wait(ledger, "bob")
+    (second,) = ledger.tickets()
+    with pytest.raises(LedgerBusy), ledger._transaction() as db:
+        ledger_tickets.update(db, replace(second, offer=replace(offer, devices=lease.devices)))
+
+
+def test_a_lease_that_is_found_ends_the_offer(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    run(ledger)
+    found = Lease(
+        "old", 7, "hub", "ada", "", "bound", ("GPU-0",), 2520, "", clock.time, container="c"
+    )
+    ledger.adopt(found)
+    assert [ticket.offer for ticket in ledger.tickets()] == [None]
+    assert run(ledger) == []
+
+
+def test_two_processes_run_one_line(opened: Callable[..., Ledger], clock: Clock) -> None:
+    one, two = opened(), opened()
+    wait(one, "ada")
+    clock.pass_(seconds=1)
+    wait(two, "bob")
+    clock.pass_(seconds=1)
+    wait(one, "eve")
+    assert run(two, 2) == ["ada offered GPU-0", "bob offered GPU-1"]
+    assert run(one, 2) == []
+    assert two.reserve(request("ada"), snapshot(2)).devices == ("GPU-0",)
+    assert one.leave("hub", "bob", "")
+    assert run(two, 2) == ["eve offered GPU-1"]
+
+
+def test_a_lost_ledger_loses_tickets_and_holds_alone(
+    ledger: Ledger, path: Path, opened: Callable[..., Ledger]
+) -> None:
+    lease = serve(ledger, "ada", limits=KEPT)
+    wait(ledger, "bob")
+    ledger.close()
+    for file in path.parent.iterdir():
+        file.unlink()
+    again = opened()
+    again.begin_incarnation()
+    again.adopt(replace(lease, hold_h=None))
+    assert [found.devices for found in again.leases()] == [("GPU-0",)]
+    assert again.tickets() == again.holds() == ()
+
+
+def test_a_ticket_of_unknown_making_is_refused(ledger: Ledger) -> None:
+    wait(ledger, "ada")
+    with ledger._transaction() as db:
+        db.execute("UPDATE ticket SET wish = json_set(wish, '$.wanted.colour', 'red')")
+    with pytest.raises(ValueError, match="colour"):
+        ledger.tickets()
+
+
+# --- kept after a stop ---------------------------------------------------------------------------
+
+
+def test_a_device_is_kept_for_its_user_after_a_stop(ledger: Ledger, clock: Clock) -> None:
+    lease = serve(ledger, "ada", limits=KEPT)
+    ledger.release(lease.id)
+    assert [(hold.device, hold.user) for hold in ledger.holds()] == [("GPU-0", "ada")]
+    wait(ledger, "bob")
+    assert run(ledger) == []
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("eve"), snapshot(1))
+    again = ledger.reserve(request("ada", limits=KEPT), snapshot(2))
+    assert again.devices == ("GPU-0",)
+    assert ledger.holds() == ()
+
+
+def test_a_hold_ends(ledger: Ledger, clock: Clock) -> None:
+    ledger.release(serve(ledger, "ada", limits=KEPT).id)
+    wait(ledger, "bob")
+    clock.pass_(minutes=30)
+    assert ledger.holds() == ()
+    assert run(ledger) == ["bob offered GPU-0"]
+
+
+@pytest.mark.parametrize(("policy", "minutes"), [(0, None), (0.25, 15), (24, 60), (None, 60)])
+def test_a_hold_is_as_long_as_the_policy_and_the_ceiling_say(
+    ledger: Ledger, clock: Clock, policy: float | None, minutes: int | None
+) -> None:
+    ledger.release(serve(ledger, "ada", limits=Limits(gpu_hold_after_stop_h=policy)).id)
+    found = [(hold.until - clock.time).total_seconds() / 60 for hold in ledger.holds()]
+    assert found == ([] if minutes is None else [minutes])
+
+
+def test_what_never_ran_or_is_over_keeps_nothing(ledger: Ledger, clock: Clock) -> None:
+    reserved = ledger.reserve(request("ada", limits=KEPT), snapshot(1))
+    ledger.release(reserved.id)
+    assert ledger.holds() == ()
+    lease = serve(ledger, "ada", limits=replace(KEPT, max_runtime_h=2))
+    clock.pass_(hours=2)
+    ledger.release(lease.id)
+    assert ledger.holds() == ()

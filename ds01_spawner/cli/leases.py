@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.cli.opened import Opened, run
 from ds01_spawner.cli.output import FINE, NO, UNUSABLE, add_json, answer, complain, table
+from ds01_spawner.core.line import Outlook
+from ds01_spawner.core.tickets import Ticket
 from ds01_spawner.core.units import gpueq_of_units
 from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease
@@ -47,12 +49,17 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def show(args: argparse.Namespace) -> int:
-    """All live leases."""
+    """All live leases, and who waits in the line."""
 
-    async def look(hub: Opened) -> tuple[Lease, ...]:
-        return hub.ledger.leases()
+    async def look(hub: Opened) -> tuple[tuple[Lease, ...], tuple[tuple[Ticket, Outlook], ...]]:
+        leases, line = hub.ledger.leases(), hub.ledger.tickets()
+        if not line:
+            return leases, ()
+        snapshot = await hub.inventory.snapshot()
+        foreign = await hub.reconciler.foreign_devices(snapshot)
+        return leases, hub.ledger.outlook(snapshot, foreign)
 
-    leases = run(args, look)
+    leases, line = run(args, look)
     rows = [
         (lease.user, lease.server or "-", lease.state, f"{gpueq_of_units(lease.units):g} GPU",
          f"since {_minute(lease.since)}", _ends(lease), _used(lease),
@@ -61,8 +68,8 @@ def show(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     answer(
         args,
-        {"leases": [_row(lease) for lease in leases], "tickets": []},
-        [*table(rows), f"{len(leases)} leases"],
+        {"leases": [_row(lease) for lease in leases], "tickets": [_waits(*one) for one in line]},
+        [*table(rows), f"{len(leases)} leases", *_line_lines(line)],
     )
     return FINE
 
@@ -168,6 +175,29 @@ def _row(lease: Lease) -> dict[str, Any]:
         "used_gpu_hours": lease.used_h,
         "container": lease.container,
     }
+
+
+def _waits(ticket: Ticket, seen: Outlook) -> dict[str, Any]:
+    return {
+        "ticket": ticket.id,
+        "user": ticket.user,
+        "server": ticket.server,
+        "wants": f"{ticket.wanted.count} {ticket.wanted.kind}",
+        "position": seen.position,
+        "since": ticket.since.isoformat(),
+        "expected": seen.expected.isoformat() if seen.expected else None,
+        "waits_for": seen.waits_for,
+    }
+
+
+def _line_lines(line: tuple[tuple[Ticket, Outlook], ...]) -> list[str]:
+    rows = [
+        (f"{seen.position}.", ticket.user, ticket.server or "-",
+         f"{ticket.wanted.count} {ticket.wanted.kind}", f"since {_minute(ticket.since)}",
+         f"at the latest {_minute(seen.expected)}" if seen.expected else "nobody can tell when")
+        for ticket, seen in line
+    ]  # fmt: skip
+    return [*table(rows), f"{len(line)} in the line"] if line else []
 
 
 def _ends(lease: Lease) -> str:

@@ -15,9 +15,12 @@ import pytest
 from ds01_spawner.cli import gpus, leases, marks
 from ds01_spawner.cli.main import main
 from ds01_spawner.core.devices import Process, Snapshot, Usage
+from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.placement import Wanted
 from ds01_spawner.services import wiring
 from ds01_spawner.services.inventory.base import NoDevices
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
+from ds01_spawner.services.ledger import LeaseRequest
 from tests.services.world import DatedEngine, World
 
 GPUS = "1xA100-40GB,1xH100-80GB:mig=1x1g.10gb"
@@ -190,6 +193,24 @@ def test_leases(run: Run, world: World) -> None:
         "tickets": [],
     }  # fmt: skip
     assert "1 leases" in run("leases").out
+
+
+def test_the_line(run: Run, world: World) -> None:
+    """One A100 is free for the first of them, and the next waits for what has no end yet."""
+    for user in ("bob", "eve"):
+        wish = LeaseRequest("hub", user, "", Wanted(1, "full"), Limits(), 4)
+        world.ledger.take_ticket(wish, {}, world.snapshot)
+        world.time += timedelta(seconds=1)
+    world.ledger.run_line(world.snapshot)
+    first, second = run("leases --json").json["tickets"]
+    assert (first["user"], first["wants"], first["position"]) == ("bob", "1 full", 1)
+    assert (first["waits_for"], second["waits_for"]) == ("start", "devices")
+    assert (second["user"], second["position"]) == ("eve", 2)
+    assert datetime.fromisoformat(second["expected"]) > world.time + timedelta(hours=3)
+    assert set(second) == {
+        "ticket", "user", "server", "wants", "position", "since", "expected", "waits_for",
+    }  # fmt: skip
+    assert "2 in the line" in run("leases").out
 
 
 def test_stop(run: Run, world: World) -> None:

@@ -12,6 +12,7 @@ from ds01_spawner.core.units import UNITS_PER_GPU, format_size, gpueq_of_units
 
 MAX_COUNT = 4
 NONE = "0"
+TAKEN = "Taken at the moment; you can wait in line for it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class GpuChoice:
     title: str
     lines: tuple[str, ...]
     why: str = ""
+    waits: bool = False  # it is taken, and can be waited for
     architectures: str = ""  # those of its devices, with spaces between; "": goes with all
 
 
@@ -41,7 +43,9 @@ def gpu_choices(
         ]  # fmt: skip
         archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
         why = _why_shut(offer, devices, len(free), count, own_units)
-        choices.append(GpuChoice(value, title, _lines(devices, free), why, " ".join(archs)))
+        choices.append(
+            GpuChoice(value, title, _lines(devices, free), why, why == TAKEN, " ".join(archs))
+        )
 
     whole = [d for d in snapshot.devices if d.whole]
     for count in range(1, min(len(whole), MAX_COUNT) + 1):
@@ -53,12 +57,12 @@ def gpu_choices(
 
 
 def preselected_gpu(choices: list[GpuChoice], chosen: Mapping[str, Any], offer: Offer) -> str:
-    """The value of the choice that was made, where it is open; else none."""
+    """The value of the choice that was made, where it is open or can be waited for; else none."""
     count = chosen.get("gpus", offer.default_gpus if offer.has_gpus else 0)
     kind = chosen.get("gpu", "any")
     for choice in choices:
         of, _, what = choice.value.partition(":")
-        if of == f"{count}" and kind in ("any", what) and not choice.why:
+        if of == f"{count}" and kind in ("any", what) and (not choice.why or choice.waits):
             return choice.value
     return NONE
 
@@ -93,5 +97,5 @@ def _why_shut(offer: Offer, devices: list[Device], free: int, count: int, own_un
         for why in (offer.shut.get(d.architecture or "") for d in devices):
             if why:
                 return why[0].upper() + why[1:]
-        return "Taken at the moment; come back a little later."
+        return TAKEN
     return ""

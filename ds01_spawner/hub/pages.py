@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ds01_spawner.core.options import from_form, parse
-from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
+from ds01_spawner.core.options import Offer, Request, from_form, parse
+from ds01_spawner.errors import Draining, DS01Error, FieldProblem, OptionsRefused
 from ds01_spawner.hub import form
-from ds01_spawner.hub.refusals import to_http_error
+from ds01_spawner.hub.phases import wanted_of
+from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.services.engine import EngineRefused
-from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.ledger import LeaseRequest, Ledger
 from ds01_spawner.services.metrics import REFUSALS
 
 if TYPE_CHECKING:
     from ds01_spawner.hub.runtime import Runtime
     from ds01_spawner.hub.spawner import DS01Spawner
+
+
+LINE = "line"  # the name of the form's buttons about the line: wait, leave, start
 
 
 async def render_form(spawner: DS01Spawner) -> str:
@@ -34,13 +38,17 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
     taken = {uuid for lease in leases for uuid in lease.devices}
     taken |= {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
+    taken |= await runtime.line.promised(user)
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
     # The page of a refused post shows what was posted; that of a GET the link's or saved choice.
-    posted, problems = runtime.rejected.pop(user, (None, ()))
+    server, posted, problems = runtime.rejected.pop(user, (spawner.name, None, ()))
     handler = getattr(spawner, "handler", None)
     if handler is not None and handler.request.method == "GET":
-        posted, problems = _linked(handler), ()
+        server, posted, problems = spawner.name, _linked(handler), ()
+    place = await runtime.line.place(user, server, offer.limits)
+    if place is not None and posted is None:
+        posted = dict(place.options)
     return form.Facts(
         offer=offer,
         snapshot=snapshot,
@@ -50,6 +58,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         chosen=posted or spawner.user_options,
         problems=problems,
         notices=await _notices(runtime),
+        place=place,
     )
 
 
@@ -77,17 +86,37 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
     spawner.handler = spawner.user.spawner.handler = None
     try:
         offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
-        options = from_form(form_data, offer.presets)
-        runtime.rejected[user] = (options, ())
+        # What a button of the line says; without, the form's own start.
+        asked = "".join(form_data.get(LINE, ()))
+        shown = {key: values for key, values in form_data.items() if key != LINE}
+        options = from_form(shown, offer.presets)
+        if asked == "start":
+            options = await runtime.line.options(user, spawner.name) or options
+        runtime.rejected[user] = (spawner.name, options, ())
         try:
-            parse(options, offer)
+            request = parse(options, offer)
+            if asked == "wait" and not request.gpus:
+                raise OptionsRefused([FieldProblem("gpus", "choose what to wait for.")])
         except OptionsRefused as refused:
-            runtime.rejected[user] = (options, refused.problems)
-            raise
+            if asked != "leave":
+                runtime.rejected[user] = (spawner.name, options, refused.problems)
+                raise
+        if asked == "leave":
+            await runtime.line.leave(user, spawner.name)
+        elif asked == "wait":
+            await runtime.line.join(_ticket_request(spawner, request, offer), options)
     except DS01Error as error:
         REFUSALS.labels(code=error.code).inc()
         raise to_http_error(error) from None
+    if asked in ("wait", "leave"):
+        raise QuietForm  # nothing starts: the form is shown again
     return options
+
+
+def _ticket_request(spawner: DS01Spawner, request: Request, offer: Offer) -> LeaseRequest:
+    hub = spawner.runtime.settings.hub_id
+    wanted = wanted_of(request)
+    return LeaseRequest(hub, spawner.user.name, spawner.name, wanted, offer.limits, request.hours)
 
 
 async def validate_options(spawner: DS01Spawner, options: object) -> None:

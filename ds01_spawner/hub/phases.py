@@ -190,6 +190,7 @@ class Start:
                 self.container = await _quietly(self._creating) or self.container
                 await planning.remove(self.runtime, self.container or self.name, self.lease.id)
             await self.runtime.in_ledger(Ledger.release, self.lease.id)
+            self.runtime.line.soon()
             self._tell("gpu.release" if self.lease.devices else "container.release")
         except (DS01Error, EngineRefused) as error:
             log.warning("Left to reconcile: %s", told(error))
@@ -231,12 +232,7 @@ class Start:
             hub=self.runtime.settings.hub_id,
             user=self.asker.user,
             server=self.asker.server,
-            wanted=Wanted(
-                self.request.gpus,
-                self.request.gpu,
-                self.request.needs if self.request.gpus else None,
-                self.request.gpu_memory,
-            ),
+            wanted=wanted_of(self.request),
             limits=self.offer.limits,
             hours=self.request.hours,
         )
@@ -291,6 +287,12 @@ class Start:
             devices=list(lease.devices),
             container=self.container,
         )
+
+
+def wanted_of(request: Request) -> Wanted:
+    """The devices that the options ask for."""
+    needs = request.needs if request.gpus else None
+    return Wanted(request.gpus, request.gpu, needs, request.gpu_memory)
 
 
 async def _quietly(task: Awaitable[Any]) -> Any:

@@ -21,6 +21,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Effective, HostCapacity, effective
 from ds01_spawner.core.options import Offer
 from ds01_spawner.errors import DS01Error, EngineUnavailable, FieldProblem
+from ds01_spawner.hub.line import HubLine
 from ds01_spawner.hub.offers import Ceilings, offer_of
 from ds01_spawner.hub.watch import Watch
 from ds01_spawner.services import wiring
@@ -80,7 +81,9 @@ class Runtime:
         self.start_slots = asyncio.Semaphore(settings.start_concurrency or os.cpu_count() or 1)
         self.servers: dict[tuple[str, str], DS01Spawner] = {}  # those that the hub has running
         self.watch = Watch(self)
-        self.rejected: dict[str, tuple[dict[str, Any], tuple[FieldProblem, ...]]] = {}
+        self.line = HubLine(self)
+        # What was posted last and is shown again: the server, its options, what is wrong with them.
+        self.rejected: dict[str, tuple[str, dict[str, Any] | None, tuple[FieldProblem, ...]]] = {}
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None
@@ -95,6 +98,7 @@ class Runtime:
             self._settled = self.keep(self._settle())
             self.keep(self._watch_engine())
             self.keep(self._reconcile_forever(self._settled))
+            self.keep(self.line.run_for_ever(self._settled))
 
     async def end(self) -> None:
         """End the loops and close what is open; servers go on."""
@@ -181,6 +185,7 @@ class Runtime:
             self._nudge.clear()
             try:
                 await self.watch.look()
+                self.line.soon()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))

@@ -241,6 +241,7 @@ class DS01Spawner(Settings, DockerSpawner):
         await planning.remove(runtime, container)
         if lease:
             await runtime.in_ledger(Ledger.release, lease)
+            runtime.line.soon()
         for event in ("container.stop", "gpu.release"):
             runtime.events.write(event, self.user.name, server=self.name, lease=lease)
         self.clear_state()

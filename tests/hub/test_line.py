@@ -1,0 +1,129 @@
+"""Waiting for a GPU: refused, in line, held, started by its page, lapsed, given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from tests.hub.clients import PATIENCE_S, Browser, Form, until
+from tests.hub.conftest import hub_of
+from tests.hub.world import World
+
+GPUS = "simulated:1xA100-40GB"
+GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full", "hours": 4}
+PLACE, TURN = 'id="ds01-place"', 'id="ds01-turn"'
+
+
+@pytest.fixture
+async def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """A hub for each test: there is one device."""
+    async with hub_of(request.module, tmp_path_factory) as world:
+        yield world
+
+
+async def page(browser: Browser) -> Form:
+    answer = await browser.get("spawn")
+    assert answer.code == 200
+    return Form(answer)
+
+
+async def wait_in_line(browser: Browser) -> str:
+    """Choose the GPU that is taken, and press the button; the page that comes."""
+    form = await page(browser)
+    assert 'value="wait"' in form.page
+    fields = {**form.fields, "gpus": ["1:full"], "line": ["wait"]}
+    answer = await browser.post("spawn", fields)
+    assert answer.code == 200
+    return answer.body.decode()
+
+
+async def its_turn(browser: Browser) -> Form:
+    """The page once it says that it is its turn; it looks again and again."""
+
+    async def look() -> Form:
+        while TURN not in (form := await page(browser)).page:
+            await asyncio.sleep(0.05)
+        return form
+
+    return await asyncio.wait_for(look(), PATIENCE_S)
+
+
+async def test_from_refused_to_started_in_turn(world: World, user: str, other: str) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    form = await page(browser)
+    fields = {**form.fields, "gpus": ["1:full"]}
+    refused = await browser.post("spawn", fields)
+    assert refused.code == 409
+    assert "0 of the 1 that would do are free" in refused.body.decode()
+    assert 'value="wait"' in refused.body.decode()
+    told = await wait_in_line(browser)
+    assert "number 1 of 1 in the line" in told
+    assert "At the latest about" in told
+    assert 'http-equiv="refresh"' in told
+    assert await world.leases(other) == []
+    await world.stop(user)
+    form = await its_turn(browser)
+    assert "It is your turn" in form.page
+    assert 'http-equiv="refresh"' not in form.page
+    assert await world.leases(other) == []  # a GET starts nothing
+    again = await world.start(user, GPU)
+    assert again.code == 409
+    assert "1 server waits in the line" in again.body.decode()
+    answer = await browser.post("spawn", {"line": ["start"]})
+    assert answer.code == 302
+    await world.settled(other)
+    assert [lease.state for lease in await world.leases(other)] == ["bound"]
+    assert world.told(other)[:2] == ["queue.join", "queue.offer"]
+    await world.stop(other)
+
+
+async def test_a_closed_page_lets_the_next_have_it(world: World, user: str, other: str) -> None:
+    await world.start(user, GPU)
+    await world.browser(user)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    late = "late"
+    await world.api("POST", f"users/{late}")
+    second = await world.browser(late)
+    assert "number 2 of 2 in the line" in await wait_in_line(second)
+    await world.stop(user)
+    await until(lambda: "queue.offer" in world.told(other))
+    world.passed += timedelta(minutes=3)
+    world.runtime.line.soon()
+    await its_turn(second)
+    assert "queue.lapse" in world.told(other)
+
+
+async def test_a_place_outlives_the_hub_and_is_given_up(
+    world: World, user: str, other: str
+) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    await world.end()
+    await world.begin()
+    await world.runtime.ready()
+    assert PLACE in (await page(browser)).page
+    left = await browser.post("spawn", {"line": ["leave"]})
+    assert left.code == 200
+    assert PLACE not in left.body.decode()
+    assert world.told(other)[-1] == "queue.leave"
+    await world.stop(user)
+
+
+async def test_there_is_nothing_to_wait_for_without_a_gpu(
+    world: World, user: str, other: str
+) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    form = await page(browser)
+    answer = await browser.post("spawn", {**form.fields, "gpus": ["0"], "line": ["wait"]})
+    assert answer.code == 400
+    assert "Choose what to wait for" in answer.body.decode()
+    await world.stop(user)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line import Outlook
+from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.tickets import Action, Ticket
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
@@ -110,8 +112,17 @@ class HubLine:
             "queue.join", request.user, server=request.server, ticket=ticket.id,
             gpus=request.wanted.count, kind=request.wanted.kind,
         )  # fmt: skip
-        await self.run()
+        with suppress(DS01Error, EngineRefused):  # it is run again in a moment
+            await self.run()
         self.soon()
+
+    async def prepare(self, request: Request, user: str, offer: Offer) -> None:
+        """Have the image when the turn comes: an offer is too short for a build.
+
+        What fails is told by the start, which tries again.
+        """
+        with suppress(DS01Error, EngineRefused):
+            await self._runtime.images.ready(request, user, offer, lambda _: None)
 
     async def leave(self, user: str, server: str) -> None:
         """Give the place up."""
@@ -142,7 +153,9 @@ class HubLine:
         if before.lapses:
             self.soon()  # it may have slept
         snapshot = await runtime.inventory.snapshot()
-        foreign = await runtime.reconciler.foreign_devices(snapshot)
+        foreign: Mapping[str, str] = {}
+        with suppress(DS01Error, EngineRefused):
+            foreign = await runtime.reconciler.foreign_devices(snapshot)
         line = await runtime.in_ledger(Ledger.outlook, snapshot, foreign)
         options = await self.options(user, server)
         return next(

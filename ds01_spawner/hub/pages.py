@@ -105,6 +105,7 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
             await runtime.line.leave(user, spawner.name)
         elif asked == "wait":
             await runtime.line.join(_ticket_request(spawner, request, offer), options)
+            runtime.keep(runtime.line.prepare(request, user, offer))
     except DS01Error as error:
         REFUSALS.labels(code=error.code).inc()
         raise to_http_error(error) from None

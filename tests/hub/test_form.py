@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import on_host
 from ds01_spawner.errors import EngineUnavailable, FieldProblem, OptionsRefused
 from ds01_spawner.hub.form import Facts, render, render_trouble
+from ds01_spawner.hub.line import Place
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 
 CATALOG = """\
@@ -29,6 +31,7 @@ Pytorch, 2.8.0, [CUDA_ADA], a/pytorch-2.8.0
 Tensorflow, 2.14.0, [CUDA_ADA;CUDA_AMPERE], a/tensorflow-2.14.0
 Pytorch, 2.6.0, [ROCM6], a/pytorch-rocm
 """
+AT = datetime(2026, 1, 5, 15, 40, tzinfo=timezone.utc)
 NASTY = "\"><script>alert(1)</script>{{ 7*7 }}'&"
 FULL_CATALOG = Path(__file__).parents[2] / "../shared/data/ml_images.repo"
 
@@ -245,6 +248,21 @@ async def test_taken_devices_are_counted() -> None:
     form = shown(replace(seen, taken=frozenset({one, other})))
     assert form.words.count("you can wait in line for it") == 2
     assert form.shut() == []  # what can be waited for can be chosen
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (Place(2, 3, "devices", AT, None, {}), "At the latest about 2026-01-05 15:40 UTC"),
+        (Place(2, 3, "devices", None, None, {}), "cannot be told now"),
+        (Place(2, 3, "quota", AT, None, {}), "Your other servers hold what you may have at once"),
+        (Place(2, 3, "start", AT, AT, {}), "is held for you until 15:40:00 UTC"),
+    ],
+)
+async def test_a_place_in_the_line_is_told_honestly(place: Place, told: str) -> None:
+    form = shown(replace(await facts(), place=place))
+    assert "You are number 2 of 3 in the line for GPUs." in form.words
+    assert told in form.words
 
 
 async def test_unknown_devices_offer_servers_without_one() -> None:

@@ -32,11 +32,11 @@ async def page(browser: Browser) -> Form:
     return Form(answer)
 
 
-async def wait_in_line(browser: Browser) -> str:
+async def wait_in_line(browser: Browser, **more: list[str]) -> str:
     """Choose the GPU that is taken, and press the button; the page that comes."""
     form = await page(browser)
     assert 'value="wait"' in form.page
-    fields = {**form.fields, "gpus": ["1:full"], "line": ["wait"]}
+    fields = {**form.fields, "gpus": ["1:full"], "line": ["wait"], **more}
     answer = await browser.post("spawn", fields)
     assert answer.code == 200
     return answer.body.decode()
@@ -81,6 +81,16 @@ async def test_from_refused_to_started_in_turn(world: World, user: str, other: s
     assert [lease.state for lease in await world.leases(other)] == ["bound"]
     assert world.told(other)[:2] == ["queue.join", "queue.offer"]
     await world.stop(other)
+
+
+async def test_the_environment_is_made_while_its_user_waits(
+    world: World, user: str, other: str
+) -> None:
+    await world.start(user, GPU)
+    builds = len(world.engine.made("build"))
+    await wait_in_line(await world.browser(other), pip=["six"])
+    await asyncio.wait_for(world.engine.reached("build", builds + 1), PATIENCE_S)
+    await world.stop(user)
 
 
 async def test_a_closed_page_lets_the_next_have_it(world: World, user: str, other: str) -> None:

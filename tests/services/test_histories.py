@@ -254,6 +254,7 @@ class Histories(RuleBasedStateMachine):
         for action in ledger.run_line(self.world.snapshot, foreign):
             if action.what == "offered" and action.ticket.offer:
                 assert not set(action.ticket.offer.devices) & (aside | foreign.keys())
+        assert ledger.run_line(self.world.snapshot, foreign) == (), "once is enough"
 
     @precondition(lambda self: any(ticket.offer for ticket in self.world.ledger.tickets()))
     @rule(pick=PICK)

@@ -149,6 +149,20 @@ class NoDeviceFree(DS01Error):
         )
 
 
+class NoSeatFree(DS01Error):
+    """Every seat on a shared device is taken, and no further device may be shared now."""
+
+    code = "no_seat_free"
+    status = 409
+    reason = "capacity"
+
+    def __init__(self, seats: int) -> None:
+        super().__init__(
+            f"Every seat on a shared GPU is taken, with {seats} on each.",
+            "Try again later, choose another kind of GPU, or start without one.",
+        )
+
+
 class NoSuchDevice(DS01Error):
     """This host has no device of the kind wanted, free or not."""
 

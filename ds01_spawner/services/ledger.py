@@ -96,6 +96,8 @@ class Ledger(Marks):
                 container_name=container_name,
                 hours=self._hours(request, placed),
                 idle_h=request.limits.idle_timeout_h if placed.devices else None,
+                seat=placed.seat,
+                seats=placed.seats,
             )
             rows.insert(db, lease, request)
             return lease
@@ -233,10 +235,12 @@ class Ledger(Marks):
             raise Draining(why)
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
-        held = dict(db.execute("SELECT device, lease FROM lease_device").fetchall())
-        taken = {**foreign, **_just_released(db, snapshot), **cordoned(db), **held}
+        held, shared = rows.held(db, request.hub, request.user)
+        # Where others still have a seat, what one left behind cannot be told from what is theirs.
+        back = {u: who for u, who in _just_released(db, snapshot).items() if u not in shared}
+        taken = {**foreign, **back, **cordoned(db), **held}
         units = sum(lease.units for lease in own)
-        return place(snapshot, taken, request.wanted, request.limits, units)
+        return place(snapshot, taken, request.wanted, request.limits, units, shared)
 
     def _hours(self, request: LeaseRequest, placed: Placed) -> float | None:
         policy = request.limits.max_runtime_h

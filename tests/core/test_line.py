@@ -542,3 +542,10 @@ def test_nobody_waits_for_ever(seed: int, count: int, priority: int, overrun: fl
                 held = Lease(new.user, offer.devices, offer.units, now + hours)
                 running[new.id] = held, now + hours * overrun
         now += timedelta(minutes=30)
+
+
+def test_a_shared_device_is_free_when_the_last_of_its_seats_is() -> None:
+    seats = [lease("eve", "G1", ends=1.0, units=315), lease("bob", "G1", ends=5.0, units=315)]
+    line = [ticket("a", 2, age=2), ticket("b", age=1, hours=4.0)]
+    # a can begin when bob has ended, not when eve has, so b delays nobody.
+    assert said(decided(line, seats, host(*gpus(2)))) == "b:G2"

@@ -17,7 +17,6 @@ from typing import Any
 from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.options import Offer, Request, parse
-from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
     DS01Error,
@@ -231,12 +230,7 @@ class Start:
             hub=self.runtime.settings.hub_id,
             user=self.asker.user,
             server=self.asker.server,
-            wanted=Wanted(
-                self.request.gpus,
-                self.request.gpu,
-                self.request.needs if self.request.gpus else None,
-                self.request.gpu_memory,
-            ),
+            wanted=self.request.wanted,
             limits=self.offer.limits,
             hours=self.request.hours,
         )

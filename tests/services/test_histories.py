@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 
 from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.sharing import read_label
 from ds01_spawner.errors import DS01Error, EngineUnavailable, LeaseLost
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
@@ -41,7 +42,11 @@ from tests.services.world import IMAGE, DatedEngine, World
 T = TypeVar("T")
 USERS = st.sampled_from(["ada", "bob", "eve"])
 SERVERS = st.sampled_from(["", "two", "three"])
-KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
+Wish = tuple[int, str, int]  # devices, of which kind, in how many seats
+KINDS = st.sampled_from([
+    (0, "any", 1), (1, "any", 1), (1, "full", 1), (1, "1g.10gb", 1), (2, "1g.10gb", 1),
+    (1, "any", 3), (1, "full", 3), (1, "any", 2),
+])  # fmt: skip
 LIMITS = Limits(
     max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
     max_runtime_h=4, idle_timeout_h=1,
@@ -108,7 +113,7 @@ class Histories(RuleBasedStateMachine):
     # --- a start, in its steps -------------------------------------------------------------------
 
     @rule(user=USERS, server=SERVERS, wish=KINDS)
-    def serve(self, user: str, server: str, wish: tuple[int, str]) -> None:
+    def serve(self, user: str, server: str, wish: Wish) -> None:
         """A start that nothing comes between."""
         if self.reserve(user, server, wish):
             self.go_on(3)
@@ -118,7 +123,7 @@ class Histories(RuleBasedStateMachine):
         user=USERS, server=SERVERS, wish=KINDS, steps=st.integers(1, 4), lose_ledger=st.booleans()
     )
     def start_and_die(
-        self, user: str, server: str, wish: tuple[int, str], steps: int, lose_ledger: bool
+        self, user: str, server: str, wish: Wish, steps: int, lose_ledger: bool
     ) -> None:
         """The hub is killed after one of the steps of a start, whatever else is lost."""
         if self.reserve(user, server, wish):
@@ -135,15 +140,15 @@ class Histories(RuleBasedStateMachine):
             step(0)
 
     @rule(user=USERS, server=SERVERS, wish=KINDS)
-    def begin_a_start(self, user: str, server: str, wish: tuple[int, str]) -> None:
+    def begin_a_start(self, user: str, server: str, wish: Wish) -> None:
         self.reserve(user, server, wish)
 
-    def reserve(self, user: str, server: str, wish: tuple[int, str]) -> bool:
-        gpus, kind = wish
+    def reserve(self, user: str, server: str, wish: Wish) -> bool:
+        gpus, kind, seats = wish
         aside = {cordon.device for cordon in self.world.ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         try:
-            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind)
+            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind, seats)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
@@ -309,7 +314,7 @@ class Histories(RuleBasedStateMachine):
     @rule(user=USERS)
     def drain_and_resume(self, user: str) -> None:
         self.world.ledger.drain("")
-        assert not self.reserve(user, "", (0, "any"))
+        assert not self.reserve(user, "", (0, "any", 1))
         self.world.ledger.resume()
 
     # --- what is seen of the devices -------------------------------------------------------------
@@ -367,15 +372,21 @@ class Histories(RuleBasedStateMachine):
     # --- what must hold --------------------------------------------------------------------------
 
     @invariant()
-    def no_device_is_in_two_leases(self) -> None:
-        held = Counter(uuid for lease in self.world.ledger.leases() for uuid in lease.devices)
-        assert not held or max(held.values()) == 1
+    def no_device_is_in_two_leases_but_in_different_seats(self) -> None:
+        check_seats(
+            (uuid, lease.seat, lease.seats)
+            for lease in self.world.ledger.leases()
+            for uuid in lease.devices
+        )
 
     @invariant()
-    def no_device_is_in_two_running_containers(self) -> None:
-        found = [c for c in self.world.engine.containers.values() if c["State"]["Running"]]
-        held = Counter(uuid for container in found for uuid in devices(container))
-        assert not held or max(held.values()) == 1
+    def no_device_is_in_two_running_containers_but_in_different_seats(self) -> None:
+        check_seats(
+            (uuid, *(read_label(found["Config"]["Labels"].get("ds01.gpu.seat", "")) or (0, 1)))
+            for found in self.world.engine.containers.values()
+            if found["State"]["Running"]
+            for uuid in devices(found)
+        )
 
     @invariant()
     def a_lease_outlives_its_container(self) -> None:
@@ -414,6 +425,14 @@ class Histories(RuleBasedStateMachine):
             self.world.ledger.close()
         self.loop.close()
         shutil.rmtree(self.folder)
+
+
+def check_seats(held: Iterable[tuple[str, int, int]]) -> None:
+    """Each (device, seat) once, and no device shared in two ways, or shared and exclusive."""
+    held = list(held)
+    assert len({(device, seat) for device, seat, _ in held}) == len(held)
+    assert len({(device, seats) for device, _, seats in held}) == len({row[0] for row in held})
+    assert all(0 <= seat < seats for _, seat, seats in held)
 
 
 def devices(container: Json) -> set[str]:

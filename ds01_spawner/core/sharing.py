@@ -76,6 +76,19 @@ def open_to(
     return begun, [d for d in usable if more and d.uuid not in sharing]
 
 
+def free_seats(
+    devices: Iterable[Device],
+    taken: Collection[str],
+    sharing: Mapping[str, Shared],
+    rule: Sharing,
+) -> int:
+    """How many more seats there are on devices that would do; `taken` and `sharing` as above."""
+    begun, fresh = open_to(devices, taken, sharing, rule.seats, rule.max_devices)
+    most = len(fresh) if rule.max_devices is None else rule.max_devices - len(sharing)
+    left = sum(rule.seats - len(sharing[device.uuid].taken) for device in begun)
+    return left + rule.seats * min(len(fresh), max(most, 0))
+
+
 def label(seat: int, seats: int) -> str:
     """A seat as a container's label tells it: the third of eight is `3/8`; empty: not shared."""
     return f"{seat + 1}/{seats}" if seats > 1 else ""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.options import from_form, parse
+from ds01_spawner.core.sharing import shared
 from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
 from ds01_spawner.hub import form
 from ds01_spawner.hub.refusals import to_http_error
@@ -32,7 +33,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     offer, snapshot = await runtime.offer(user, spawner.group_names, spawner.ceilings)
     leases = await runtime.leases()
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
-    taken = {uuid for lease in leases for uuid in lease.devices}
+    taken = {uuid for lease in leases if lease.seats == 1 for uuid in lease.devices}
     taken |= {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
@@ -45,6 +46,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         offer=offer,
         snapshot=snapshot,
         taken=frozenset(taken),
+        shared=shared((u, x.seat, x.seats, x in own) for x in leases for u in x.devices),
         own_units=sum(lease.units for lease in own),
         own_servers=len(own),
         chosen=posted or spawner.user_options,

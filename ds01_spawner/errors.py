@@ -150,7 +150,7 @@ class NoDeviceFree(DS01Error):
 
 
 class NoSeatFree(DS01Error):
-    """Every seat on a shared device is taken, and no further device may be shared now."""
+    """No seat on a shared device is free, and no other device can be shared now."""
 
     code = "no_seat_free"
     status = 409
@@ -158,7 +158,8 @@ class NoSeatFree(DS01Error):
 
     def __init__(self, seats: int) -> None:
         super().__init__(
-            f"Every seat on a shared GPU is taken, with {seats} on each.",
+            f"No seat on a shared GPU is free, with {seats} on each, and no other GPU can be "
+            "shared now.",
             "Try again later, choose another kind of GPU, or start without one.",
         )
 

@@ -61,7 +61,7 @@ def test_four_sit_on_two_gpus_and_stay_there_when_the_ledger_is_lost(
     assert len(lucky) == 4, outcomes
     (late,) = set(USERS) - {*lucky}
     assert outcomes[late].status == 409
-    assert "Every seat on a shared GPU is taken" in outcomes[late].message
+    assert "No seat on a shared GPU is free" in outcomes[late].message
     given = [start["devices"] for start in hook.starts()]
     assert Counter(chain(*given)) == {"GPU-1": 2, "GPU-2": 2}
     seats = {user: hub.container_of(user)["Config"]["Labels"]["ds01.gpu.seat"] for user in lucky}

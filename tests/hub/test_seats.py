@@ -48,7 +48,7 @@ async def test_two_sit_on_one_gpu_and_the_third_is_told(
     assert "1 of 2 free" in page  # the other GPU is for who wants one alone
     refused = await world.start(third, SEAT)
     assert refused.code == 409
-    assert "Every seat on a shared GPU is taken" in json.loads(refused.body)["message"]
+    assert "No seat on a shared GPU is free" in json.loads(refused.body)["message"]
     assert (await world.start(third, {"user_options": {"gpus": 1, "gpu": "full"}})).code == 201
     (alone,) = await world.leases(third)
     assert alone.devices != first.devices

@@ -182,6 +182,21 @@ def _people(waiting: int) -> str:
     return f"{waiting} server{'s wait' if waiting != 1 else ' waits'}"
 
 
+class NoSeatFree(DS01Error):
+    """No seat on a shared device is free, and no other device can be shared now."""
+
+    code = "no_seat_free"
+    status = 409
+    reason = "capacity"
+
+    def __init__(self, seats: int) -> None:
+        super().__init__(
+            f"No seat on a shared GPU is free, with {seats} on each, and no other GPU can be "
+            "shared now.",
+            "Try again later, choose another kind of GPU, or start without one.",
+        )
+
+
 class NoSuchDevice(DS01Error):
     """This host has no device of the kind wanted, free or not."""
 

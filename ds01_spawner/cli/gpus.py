@@ -34,7 +34,10 @@ def show(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     seen = run(args, _look) if has_ledger(settings) else _without_a_hub(settings)
     snapshot, leases, foreign, cordons, problems = seen
-    holder = {uuid: lease for lease in leases for uuid in lease.devices}
+    holders: dict[str, list[Lease]] = {}
+    for lease in leases:
+        for uuid in lease.devices:
+            holders.setdefault(uuid, []).append(lease)
     aside = {c.device: f"set aside{f': {c.why}' if c.why else ''}" for c in cordons}
     problems += [f"{uuid} is in use without a lease: {who}" for uuid, who in foreign.items()]
     there = {d.uuid for d in snapshot.devices}
@@ -43,10 +46,10 @@ def show(args: argparse.Namespace) -> int:
     ]
     kept = {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
     kept |= {**foreign, **aside}
-    devices = [_row(d, holder.get(d.uuid), kept.get(d.uuid)) for d in snapshot.devices]
+    devices = [_row(d, holders.get(d.uuid, []), kept.get(d.uuid)) for d in snapshot.devices]
     lines = [
         (d.index, d.profile or "full", d.name, format_size(d.memory), gpueq_of_units(d.units),
-         d.architecture or "-", _state(holder.get(d.uuid), kept.get(d.uuid)), d.uuid)
+         d.architecture or "-", _state(holders.get(d.uuid, []), kept.get(d.uuid)), d.uuid)
         for d in snapshot.devices
     ]  # fmt: skip
     answer(
@@ -83,7 +86,7 @@ async def _look(hub: Opened) -> Look:
     return snapshot, hub.ledger.leases(), foreign, hub.ledger.cordons(), problems
 
 
-def _row(device: Device, lease: Lease | None, kept: str | None) -> dict[str, Any]:
+def _row(device: Device, leases: list[Lease], kept: str | None) -> dict[str, Any]:
     return {
         "uuid": device.uuid,
         "kind": device.kind,
@@ -93,15 +96,20 @@ def _row(device: Device, lease: Lease | None, kept: str | None) -> dict[str, Any
         "units": device.units,
         "memory": device.memory,
         "healthy": device.healthy,
-        "lease": lease.id if lease else None,
+        "lease": next((lease.id for lease in leases if lease.seats == 1), None),
+        "seats": next((lease.seats for lease in leases), 1),
+        "seated": [lease.id for lease in leases if lease.seats > 1],
         "unavailable": kept,
     }
 
 
-def _state(lease: Lease | None, kept: str | None) -> str:
-    if lease is None:
+def _state(leases: list[Lease], kept: str | None) -> str:
+    if not leases:
         return kept or "free"
-    who = f"{lease.user}{'/' + lease.server if lease.server else ''} ({lease.state})"
+    names = [f"{lease.user}{'/' + lease.server if lease.server else ''}" for lease in leases]
+    who = f"{names[0]} ({leases[0].state})"
+    if leases[0].seats > 1:
+        who = f"{len(leases)} of {leases[0].seats} seats: {', '.join(names)}"
     return f"{who}; {kept}" if kept else who
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ds01_spawner.cli.opened import Opened, run
 from ds01_spawner.cli.output import FINE, NO, UNUSABLE, add_json, answer, complain, table
 from ds01_spawner.core.line import Outlook
+from ds01_spawner.core.sharing import label
 from ds01_spawner.core.tickets import Ticket
 from ds01_spawner.core.units import gpueq_of_units
 from ds01_spawner.services import wiring
@@ -61,7 +62,7 @@ def show(args: argparse.Namespace) -> int:
 
     leases, line = run(args, look)
     rows = [
-        (lease.user, lease.server or "-", lease.state, f"{gpueq_of_units(lease.units):g} GPU",
+        (lease.user, lease.server or "-", lease.state, _gpu(lease),
          f"since {_minute(lease.since)}", _ends(lease), _used(lease),
          (lease.container or "-")[:12], lease.id)
         for lease in leases
@@ -169,6 +170,7 @@ def _row(lease: Lease) -> dict[str, Any]:
         "state": lease.state,
         "devices": list(lease.devices),
         "units": lease.units,
+        "seat": label(lease.seat, lease.seats) or None,
         "since": lease.since.isoformat(),
         "until": lease.until.isoformat() if lease.until else None,
         "ends": lease.end.at.isoformat() if lease.end else None,
@@ -198,6 +200,11 @@ def _line_lines(line: tuple[tuple[Ticket, Outlook], ...]) -> list[str]:
         for ticket, seen in line
     ]  # fmt: skip
     return [*table(rows), f"{len(line)} in the line"] if line else []
+
+
+def _gpu(lease: Lease) -> str:
+    seat = f" (seat {label(lease.seat, lease.seats)})" if lease.seats > 1 else ""
+    return f"{gpueq_of_units(lease.units):g} GPU{seat}"
 
 
 def _ends(lease: Lease) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ds01_spawner.core import injection
+from ds01_spawner.core import injection, sharing
 from ds01_spawner.core.devices import Device
 from ds01_spawner.core.injection import Way
 
@@ -89,6 +89,8 @@ class ContainerPlan:
     way: Way = "none"  # how they get into the container
     slots: tuple[str, ...] = ()  # the numbers that DS01's tools show for them
     units: str = "0"  # share of GPU, 2520 is one
+    seat: str = ""  # of a shared device, the third of eight is 3/8
+    seats: int = 1  # of that device
     simulated: bool = False
     hours: str = ""  # how long the server may run; empty: no limit
     idle_hours: str = ""  # how long its devices may go unused; empty: no limit
@@ -99,7 +101,7 @@ class ContainerPlan:
 def create_body(plan: ContainerPlan) -> dict[str, Any]:
     """The body of the create call. Deterministic: equal plans give equal bodies."""
     devices = injection.parts(plan.devices, plan.way)
-    environment = _environment(plan) | devices.environment
+    environment = _environment(plan) | sharing.environment(plan.seats) | devices.environment
     return {
         "Image": plan.image,
         "Cmd": list(plan.command),
@@ -193,6 +195,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.lease": plan.lease,
         "ds01.lease_generation": plan.generation,
         "ds01.units": plan.units,
+        "ds01.gpu.seat": plan.seat,
         "ds01.hours": plan.hours,
         "ds01.idle_hours": plan.idle_hours,
         "ds01.recipe": plan.recipe,

@@ -6,7 +6,7 @@ ahead. What fits is `placement`'s to say.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -192,9 +192,12 @@ class Table:
         would_do, taken = self.suited(ticket), self._taken_from(ticket.person)
         units = self._units(ticket.person)
         ends = sorted(self._held, key=lambda held: held.until)
+        holders = Counter(uuid for held in ends for uuid in held.devices)
         for number, held in enumerate(ends, 1):
             for uuid in held.devices:
-                taken.pop(uuid, None)
+                holders[uuid] -= 1
+                if not holders[uuid]:  # a shared device is free when the last seat is
+                    taken.pop(uuid, None)
             if held.person == ticket.person:
                 units -= held.units
             if number < len(ends) and ends[number].until == held.until:

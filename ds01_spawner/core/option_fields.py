@@ -11,7 +11,9 @@ from contextlib import suppress
 
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.packages import apt_problem, pip_requirement
+from ds01_spawner.core.placement import ANY, FULL, SHARED
 from ds01_spawner.core.policy import PackageRules
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.core.units import (
     format_gpu_memory,
     format_hours,
@@ -66,10 +68,20 @@ def gpu_count(value: object, limits: Limits, has_gpus: bool) -> int:
     return value
 
 
-def gpu_kind(value: object, limits: Limits, profiles: tuple[str, ...]) -> str:
-    """Which devices would do: any, whole ones, or one MIG profile of this host."""
-    full = ("full",) if limits.allow_full_gpu else ()
-    allowed = ("any", *full, *profiles)
+def gpu_kind(
+    value: object,
+    limits: Limits,
+    profiles: tuple[str, ...],
+    sharing: Sharing | None,
+    count: int,
+) -> str:
+    """Which devices would do: any, whole ones, one MIG profile of this host, or a seat on one."""
+    full = (FULL,) if limits.allow_full_gpu else ()
+    allowed = (ANY, *full, *profiles, *((SHARED,) if sharing else ()))
+    if value == SHARED and sharing is None:
+        raise Wrong("no GPU of this server is shared between several servers.", allowed)
+    if value == SHARED and count > 1:
+        raise Wrong("a seat is on one GPU: ask for 1.", allowed)
     if not isinstance(value, str) or value not in allowed:
         raise Wrong(f"{shown(value)} is not a kind of GPU that you may have here.", allowed)
     return value

@@ -15,8 +15,10 @@ from ds01_spawner.core import option_fields as read
 from ds01_spawner.core.catalog import Catalog, CatalogEntry
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.option_fields import Wrong, shown
+from ds01_spawner.core.placement import SHARED, Wanted
 from ds01_spawner.core.policy import PackageRules, Preset
 from ds01_spawner.core.runs import Barred, Needs, RunsOn, needs_of
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.errors import FieldProblem, OptionsRefused
 
 VERSION = 1
@@ -50,6 +52,7 @@ class Offer:
     barred: tuple[Barred, ...] = ()
     runs_on: Mapping[str, RunsOn] = field(default_factory=dict)
     shut: Mapping[str, str] = field(default_factory=dict)  # architecture -> why no device of it
+    sharing: Sharing | None = None  # None: no device is shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,16 @@ class Request:
     cpus: float | None = None
     memory: int | None = None  # bytes
     hours: float | None = None
+    sharing: Sharing | None = None  # of a seat on a shared device
+
+    @property
+    def wanted(self) -> Wanted:
+        """The devices to place."""
+        needs = self.needs if self.gpus else None
+        if self.sharing is None:
+            return Wanted(self.gpus, self.gpu, needs, self.gpu_memory)
+        rule = self.sharing
+        return Wanted(1, rule.gpu, needs, self.gpu_memory, rule.seats, rule.max_devices)
 
 
 def parse(raw: object, offer: Offer) -> Request:
@@ -222,7 +235,7 @@ def _fields(
     )
     if gpus and choice is not None and choice.architecture in offer.shut:
         problems.append(FieldProblem("gpus", offer.shut[choice.architecture], ("0",)))
-    gpu = told("gpu", read.gpu_kind, limits, offer.profiles, default="any")
+    gpu = told("gpu", read.gpu_kind, limits, offer.profiles, offer.sharing, gpus, default="any")
     gpu_memory = told("gpu_memory", read.gpu_memory, offer.gpu_memory)
     for key in ("gpu", "gpu_memory"):
         if options.get(key) is not None and not gpus:
@@ -244,7 +257,7 @@ def _fields(
     return Request(
         entry=choice.entry, architecture=choice.architecture, bundles=bundles, pip=pip, apt=apt,
         project=project, gpus=gpus, gpu=gpu, gpu_memory=gpu_memory, needs=needs, cpus=cpus,
-        memory=memory, hours=hours,
+        memory=memory, hours=hours, sharing=offer.sharing if gpu == SHARED else None,
     )  # fmt: skip
 
 

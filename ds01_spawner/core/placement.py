@@ -8,19 +8,22 @@ who need them: in a simulation on public traces, packing cut the wait for a whol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.links import Link, closest
 from ds01_spawner.core.runs import Needs, runs
+from ds01_spawner.core.sharing import Shared, open_to, units_of_seat
 from ds01_spawner.core.units import format_gpu_memory, gpueq_of_units
 from ds01_spawner.errors import (
     DevicesUnknown,
     FullGpuNotAllowed,
     GpuQuotaExceeded,
     NoDeviceFree,
+    NoSeatFree,
     NoSuchDevice,
     NotEnoughDevices,
     SharedNotOffered,
@@ -37,24 +40,30 @@ class Wanted:
 
     `needs` is what they must be to run the image, None: it does not care; `memory` the least that
     each must have, in bytes. Both are judged on the devices and the driver of the moment.
+    With several `seats` it is one seat on one such device, of which at most `max_shared` are
+    shared; `shared` itself as a kind is the wish for a seat where the policy has none.
     """
 
     count: int
     kind: str = ANY
     needs: Needs | None = None
     memory: int | None = None
+    seats: int = 1
+    max_shared: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The devices given, none for a server without a GPU."""
+    """The devices given, none for a server without a GPU; of a shared one, which of its seats."""
 
     devices: tuple[Device, ...] = ()
+    seat: int = 0
+    seats: int = 1
 
     @property
     def units(self) -> int:
         """The share of GPUs given, in units."""
-        return sum(device.units for device in self.devices)
+        return sum(units_of_seat(device, self.seats) for device in self.devices)
 
 
 def place(
@@ -63,11 +72,13 @@ def place(
     wanted: Wanted,
     limits: Limits,
     held_units: int,
+    sharing: Mapping[str, Shared] = MappingProxyType({}),
 ) -> Placed:
     """Choose the devices of one server; equal arguments give an equal answer.
 
     `taken` is uuid -> holder, of leases and of foreign holders; one that holds a card holds the
-    card's instances. `held_units` is what the user's other servers have. Raises the refusals of
+    card's instances. `sharing` are the devices on which there are seats, which only a wish for a
+    seat gets. `held_units` is what the user's other servers have. Raises the refusals of
     `errors`: what can never be (no such device, not allowed) before what cannot be now.
     """
     if wanted.count <= 0:
@@ -78,18 +89,43 @@ def place(
     fitting = sorted(suited(snapshot, wanted, limits), key=_size)
     left = None if limits.gpu_units is None else limits.gpu_units - held_units
     if left is not None:
-        cheapest = sum(device.units for device in fitting[: wanted.count])
+        cheapest = Placed(tuple(fitting[: wanted.count]), seats=wanted.seats).units
         if cheapest > left:  # waiting for a device would not help
             raise _quota(limits, held_units, cheapest)
-        fitting = [device for device in fitting if device.units <= left]
-    free = [d for d in fitting if d.healthy and d.uuid not in taken and d.parent not in taken]
+        fitting = [d for d in fitting if units_of_seat(d, wanted.seats) <= left]
+    held = {*taken, *sharing}
+    used = _used_of_cards(snapshot.devices, held)
+    if wanted.seats > 1:
+        return _seat(fitting, taken, sharing, wanted, used)
+    free = [d for d in fitting if d.healthy and d.uuid not in held and d.parent not in held]
     if len(free) < wanted.count:
         raise NoDeviceFree(wanted.count, len(free), len(fitting))
-    used = _used_of_cards(snapshot.devices, taken)
     chosen = Placed(_choose(free, wanted.count, used, snapshot.links))
     if left is not None and chosen.units > left:
         raise _quota(limits, held_units, chosen.units)
     return chosen
+
+
+def _seat(
+    fitting: Iterable[Device],
+    taken: Mapping[str, str],
+    sharing: Mapping[str, Shared],
+    wanted: Wanted,
+    used: Mapping[str, int],
+) -> Placed:
+    """A seat beside others, else the first one of a device that nobody has."""
+    begun, fresh = open_to(fitting, taken, sharing, wanted.seats, wanted.max_shared)
+
+    def crowd(device: Device) -> tuple[bool, int, str]:
+        now = sharing[device.uuid]
+        return now.own, -len(now.taken), device.uuid
+
+    if begun:
+        device = min(begun, key=crowd)
+        return Placed((device,), sharing[device.uuid].free, wanted.seats)
+    if fresh:
+        return Placed(_choose(fresh, 1, used, ()), 0, wanted.seats)
+    raise NoSeatFree(wanted.seats)
 
 
 def _check_wish(wanted: Wanted, limits: Limits) -> None:
@@ -109,10 +145,12 @@ def suited(snapshot: Snapshot, wanted: Wanted, limits: Limits) -> list[Device]:
     """The devices that would do, free or not; never fewer than wanted, or `place`'s refusal."""
     needs = wanted.needs
     runnable = [d for d in snapshot.devices if needs is None or runs(needs, d, snapshot)]
-    fitting = [d for d in runnable if _is_kind(d, wanted) and d.memory >= (wanted.memory or 0)]
-    allowed = [d for d in fitting if limits.allow_full_gpu or not d.whole]
+    least = (wanted.memory or 0) * wanted.seats
+    fitting = [d for d in runnable if is_kind(d, wanted.kind, wanted.count) and d.memory >= least]
+    whole_too = limits.allow_full_gpu or wanted.seats > 1  # a seat is no whole GPU
+    allowed = [d for d in fitting if whole_too or not d.whole]
     profiles = dict.fromkeys(d.profile for d in runnable if d.profile)
-    if (fitting and not allowed) or (wanted.kind == FULL and not limits.allow_full_gpu):
+    if (fitting and not allowed) or (wanted.kind == FULL and not whole_too):
         raise FullGpuNotAllowed(profiles)
     if not allowed:
         raise NoSuchDevice(_told(wanted), _kinds(runnable))
@@ -121,12 +159,13 @@ def suited(snapshot: Snapshot, wanted: Wanted, limits: Limits) -> list[Device]:
     return allowed
 
 
-def _is_kind(device: Device, wanted: Wanted) -> bool:
-    if wanted.kind == ANY:
+def is_kind(device: Device, kind: str, count: int = 1) -> bool:
+    """Whether a device is of a kind, as one of so many for one server."""
+    if kind == ANY:
         # A CUDA process sees one MIG instance however many there are (pytorch#130181), so several
         # are given only to who names their profile.
-        return device.whole or wanted.count == 1
-    return device.whole if wanted.kind == FULL else device.profile == wanted.kind
+        return device.whole or count == 1
+    return device.whole if kind == FULL else device.profile == kind
 
 
 def _told(wanted: Wanted) -> str:
@@ -145,7 +184,7 @@ def _size(device: Device) -> tuple[int, int]:
     return device.units, device.memory // GIB
 
 
-def _used_of_cards(devices: Iterable[Device], taken: Mapping[str, str]) -> Counter[str]:
+def _used_of_cards(devices: Iterable[Device], taken: Collection[str]) -> Counter[str]:
     """Units in use of each card that has instances."""
     used: Counter[str] = Counter()
     for device in devices:

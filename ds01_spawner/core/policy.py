@@ -12,6 +12,7 @@ from typing import Any
 
 from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.runs import RunsOn
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.errors import Finding
 
 NO_GROUP = "(none)"  # the group of a user whom no group matches, where the file names no default
@@ -90,6 +91,7 @@ class Policy:
     bundles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(BUNDLES))
     packages: PackageRules = field(default_factory=PackageRules)
     runs_on: Mapping[str, RunsOn] = field(default_factory=dict)  # by pattern, in file order
+    sharing: Sharing | None = None
     notices: tuple[Finding, ...] = ()
 
     def group_of(self, user: str, groups: Iterable[str] = ()) -> str:

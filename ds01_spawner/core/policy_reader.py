@@ -12,16 +12,16 @@ from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.packages import apt_problem, pip_requirement
 from ds01_spawner.core.policy import Group, PackageRules, Policy, Preset
+from ds01_spawner.core.policy_devices import check_gpu_wishes, read_runs_on, read_sharing
 from ds01_spawner.core.policy_report import ELSEWHERE, Report, did_you_mean, read_limits
 from ds01_spawner.core.policy_schema import (
     ELSEWHERE_SECTIONS,
     SECTIONS,
     PackagesPart,
     PresetPart,
-    RunsOnPart,
     shown,
 )
-from ds01_spawner.core.runs import RunsOn
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.core.units import format_size
 from ds01_spawner.core.yaml_source import Path, read
 from ds01_spawner.errors import PolicyRefused
@@ -29,8 +29,6 @@ from ds01_spawner.errors import PolicyRefused
 DS01_DEFAULT_GROUP = "student"  # what DS01 takes where the file names none
 _PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
-_IMAGE_PATTERN = re.compile(r"[A-Za-z0-9 ._+\-/:@*]{1,255}")
-EVERYWHERE = "any"
 _TEXTS = ("title", "description", "framework", "version", "architecture")
 
 
@@ -57,15 +55,17 @@ def read_policy(
         users |= _users(reports[1], reports[1].document.data, ())
     packages = _packages(report, data.get("packages"))
     bundles = _bundles(report, data.get("bundles"), packages)
+    sharing = read_sharing(report, data.get("sharing"))
     policy = Policy(
         defaults=defaults,
         groups=groups,
         users=users,
         default_group=_default_group(report, data, groups),
-        presets=_presets(report, data.get("presets"), groups, bundles, packages),
+        presets=_presets(report, data.get("presets"), groups, bundles, packages, sharing),
         bundles=bundles,
         packages=packages,
-        runs_on=_runs_on(report, data.get("runs_on")),
+        runs_on=read_runs_on(report, data.get("runs_on")),
+        sharing=sharing,
     )
     problems = [problem for each in reports for problem in each.problems]
     if problems:
@@ -183,7 +183,7 @@ def _check_apt(report: Report, text: str, rules: PackageRules, path: Path) -> No
 
 def _presets(
     report: Report, value: object, groups: Mapping[str, Group],
-    bundles: Mapping[str, tuple[str, ...]], rules: PackageRules,
+    bundles: Mapping[str, tuple[str, ...]], rules: PackageRules, sharing: Sharing | None,
 ) -> dict[str, Preset]:  # fmt: skip
     presets = {}
     for name, body in report.mapping(value, ("presets",)).items():
@@ -198,6 +198,7 @@ def _presets(
         if part is None:
             continue
         _check_preset(report, part, path, bundles, rules)
+        check_gpu_wishes(report, part, path, sharing)
         for i, group in enumerate(part.groups or ()):
             if group not in groups:
                 report.notice(
@@ -210,34 +211,6 @@ def _presets(
     return presets
 
 
-def _runs_on(report: Report, value: object) -> dict[str, RunsOn]:
-    rules = {}
-    for pattern, body in report.mapping(value, ("runs_on",)).items():
-        path: Path = ("runs_on", pattern)
-        if not _IMAGE_PATTERN.fullmatch(pattern):
-            hint = "Write an image or framework/version, * for anything: aimehub/pytorch-2.8.0-*."
-            report.problem(path, "matches no image.", hint)
-        if body == EVERYWHERE:
-            rules[pattern] = RunsOn(anything=True)
-            continue
-        if not isinstance(body, dict) or not body:
-            hint = f"Write {EVERYWHERE}, or one of {', '.join(RunsOnPart.model_fields)}."
-            report.problem(path, f"is {shown(body) if body else 'empty'}.", hint)
-            continue
-        given = {key: report.text((*path, key), each) for key, each in body.items()}
-        part = report.part(RunsOnPart, given, path)
-        if part is None:
-            continue
-        for i, name in enumerate(part.architectures or ()):
-            if name not in ARCHITECTURES:
-                place = (*path, "architectures", i)
-                hint = did_you_mean(name, ARCHITECTURES)
-                report.problem(place, "is not a known architecture.", hint)
-        architectures = None if part.architectures is None else tuple(part.architectures)
-        rules[pattern] = RunsOn(architectures, part.compute_capability, part.cuda)
-    return rules
-
-
 def _check_preset(
     report: Report, part: PresetPart, path: Path, bundles: Mapping[str, tuple[str, ...]],
     rules: PackageRules,
@@ -247,7 +220,6 @@ def _check_preset(
         report.problem((*path, "architecture"), "is not a known architecture.", hint)
     if not part.version:
         report.problem((*path, "version"), "is empty.", f"Write a version, or {LATEST}.")
-    _check_gpu_wishes(report, part, path)
     for i, bundle in enumerate(part.bundles):
         if bundle not in bundles:
             hint = did_you_mean(bundle, bundles)
@@ -261,12 +233,6 @@ def _check_preset(
             report.problem(
                 (*path, key), f"has more than {most} packages.", f"See packages.max_{key}."
             )
-
-
-def _check_gpu_wishes(report: Report, part: PresetPart, path: Path) -> None:
-    for key, wish in (("gpu", part.gpu), ("gpu_memory", part.gpu_memory)):
-        if wish is not None and not part.gpus:
-            report.problem((*path, key), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
 
 
 def _tell_memory_above_swap(reports: list[Report], policy: Policy) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ds01_spawner.core.sharing import MOST_SEATS
 from ds01_spawner.core.units import parse_size, units_of_profile
 
 # --- keys, by kind ---------------------------------------------------------------------------
@@ -48,7 +49,7 @@ ELSEWHERE_SECTIONS = frozenset(
 )  # fmt: skip
 SECTIONS = (
     "defaults", "default_group", "groups", "user_overrides", "presets", "bundles", "packages",
-    "runs_on",
+    "runs_on", "sharing",
 )  # fmt: skip
 # --- values ----------------------------------------------------------------------------------
 
@@ -160,8 +161,10 @@ def _dotted(value: object) -> tuple[int, int]:
 
 
 def _kind(value: object) -> str:
-    if value == "shared":
-        raise Wrong("shared seats are not offered by this version.", "Write any, full or 1g.10gb.")
+    return "shared" if value == "shared" else _device(value)
+
+
+def _device(value: object) -> str:
     if value in ("any", "full"):
         return str(value)
     try:
@@ -169,6 +172,14 @@ def _kind(value: object) -> str:
     except ValueError:
         raise Wrong(f"{value!r} is not a kind of GPU.", "Write any, full or 1g.10gb.") from None
     return str(value)
+
+
+def _seats(value: object) -> int:
+    return _whole(value, "a number of seats", 2, MOST_SEATS)
+
+
+def _devices(value: object) -> int:
+    return _whole(value, "a number of devices", 1, _MAX_GPUS)
 
 
 def shown(value: object) -> str:
@@ -254,3 +265,11 @@ class RunsOnPart(Part):
     architectures: Annotated[list[str], Field(min_length=1)] | None = None
     compute_capability: Annotated[tuple[int, int], BeforeValidator(_dotted)] | None = None
     cuda: Annotated[tuple[int, int], BeforeValidator(_dotted)] | None = None
+
+
+class SharingPart(Part):
+    """How devices are shared: so many seats on each of at most so many devices of a kind."""
+
+    seats: Annotated[int, BeforeValidator(_seats)]
+    gpu: Annotated[str, BeforeValidator(_device)] = "full"
+    max_devices: Annotated[int, BeforeValidator(_devices)] | None = None

@@ -17,6 +17,7 @@ from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.environments import Choice, choices, frameworks
 from ds01_spawner.core.options import Offer
+from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
 from ds01_spawner.hub.gpu_choices import gpu_choices, preselected_gpu
@@ -59,7 +60,8 @@ class Facts:
 
     offer: Offer
     snapshot: Snapshot
-    taken: frozenset[str] = frozenset()  # UUIDs of devices that are held
+    taken: frozenset[str] = frozenset()  # UUIDs of devices that nobody new gets onto
+    shared: Mapping[str, Shared] = field(default_factory=dict)  # by UUID
     own_units: int = 0  # held by this user's servers
     own_servers: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)  # saved, linked or rejected options
@@ -73,7 +75,9 @@ def render(facts: Facts) -> str:
     offer = facts.offer
     chosen = _chosen(facts.chosen)
     environment = _preselected(offer, chosen)
-    gpus = gpu_choices(offer, facts.snapshot, taken=facts.taken, own_units=facts.own_units)
+    gpus = gpu_choices(
+        offer, facts.snapshot, taken=facts.taken, own_units=facts.own_units, shared=facts.shared
+    )
     gpu = preselected_gpu(gpus, chosen, offer)
     problems = [_problem(problem) for problem in facts.problems]
     notices = list(facts.notices)
@@ -288,6 +292,6 @@ def _now(facts: Facts) -> list[tuple[str, str]]:
     told.append((held, "GPUs held"))
     if snapshot.known:
         healthy = [d for d in snapshot.devices if d.healthy]
-        free = sum(d.uuid not in facts.taken for d in healthy)
+        free = sum(d.uuid not in facts.taken and d.uuid not in facts.shared for d in healthy)
         told.append((f"{free} of {len(healthy)}", "GPU devices free"))
     return told

@@ -8,11 +8,18 @@ from typing import Any
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.options import Offer
+from ds01_spawner.core.placement import SHARED, is_kind
+from ds01_spawner.core.sharing import Shared, Sharing, free_seats, units_of_seat
 from ds01_spawner.core.units import UNITS_PER_GPU, format_size, gpueq_of_units
 
 MAX_COUNT = 4
 NONE = "0"
+NO_SEAT = "All seats are taken at the moment; come back a little later."
 TAKEN = "Taken at the moment; you can wait in line for it."
+RISK = (
+    "Its memory is not protected: another may take it all, and a fault of one can end the work of "
+    "all on this GPU."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +35,17 @@ class GpuChoice:
 
 
 def gpu_choices(
-    offer: Offer, snapshot: Snapshot, *, taken: Collection[str], own_units: int
+    offer: Offer,
+    snapshot: Snapshot,
+    *,
+    taken: Collection[str],
+    own_units: int,
+    shared: Mapping[str, Shared],
 ) -> list[GpuChoice]:
-    """All choices of this host; `own_units` are held by the user's servers already."""
+    """All choices of this host; `own_units` are held by the user's servers already.
+
+    Nobody new gets onto a device of `taken`, and onto one of `shared` only with a seat.
+    """
     choices = [GpuChoice(NONE, "No GPU", ("CPU only",))]
     if not snapshot.known:
         why = "The state of the GPUs is not known at the moment."
@@ -39,7 +54,8 @@ def gpu_choices(
     def add(value: str, title: str, devices: list[Device], count: int) -> None:
         free = [
             d for d in devices
-            if d.healthy and d.uuid not in taken and d.architecture not in offer.shut
+            if d.healthy and d.uuid not in taken and d.uuid not in shared
+            and d.architecture not in offer.shut
         ]  # fmt: skip
         archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
         why = _why_shut(offer, devices, len(free), count, own_units)
@@ -53,7 +69,32 @@ def gpu_choices(
     for profile in offer.profiles:
         slices = [d for d in snapshot.devices if d.profile == profile]
         add(f"1:{profile}", f"1 GPU slice {profile}", slices, 1)
+    if offer.sharing is not None:
+        choices += _seat(offer, offer.sharing, snapshot, taken, shared, own_units)
     return choices
+
+
+def _seat(
+    offer: Offer,
+    rule: Sharing,
+    snapshot: Snapshot,
+    taken: Collection[str],
+    shared: Mapping[str, Shared],
+    own_units: int,
+) -> list[GpuChoice]:
+    """The choice of a seat, where there is a device for it."""
+    devices = [d for d in snapshot.devices if is_kind(d, rule.gpu)]
+    if not devices:
+        return []
+    usable = [d for d in devices if d.architecture not in offer.shut]
+    free = free_seats(usable, taken, shared, rule)
+    models = ", ".join(dict.fromkeys(d.name for d in devices))
+    lines = (f"1 of {rule.seats} seats on {models}: {free} free", RISK)
+    archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
+    why = _why_shut(offer, devices, free, 1, own_units, rule.seats)
+    why = NO_SEAT if why == TAKEN else why
+    title, runs = "A seat on a shared GPU", " ".join(archs)
+    return [GpuChoice(f"1:{SHARED}", title, lines, why, architectures=runs)]
 
 
 def preselected_gpu(choices: list[GpuChoice], chosen: Mapping[str, Any], offer: Offer) -> str:
@@ -62,7 +103,8 @@ def preselected_gpu(choices: list[GpuChoice], chosen: Mapping[str, Any], offer: 
     kind = chosen.get("gpu", "any")
     for choice in choices:
         of, _, what = choice.value.partition(":")
-        if of == f"{count}" and kind in ("any", what) and (not choice.why or choice.waits):
+        would_do = kind == what or (kind == "any" and what != SHARED)
+        if of == f"{count}" and would_do and (not choice.why or choice.waits):
             return choice.value
     return NONE
 
@@ -81,10 +123,12 @@ def _count(devices: list[Device], name: str, memory: int) -> int:
     return sum((d.name, d.memory) == (name, memory) for d in devices)
 
 
-def _why_shut(offer: Offer, devices: list[Device], free: int, count: int, own_units: int) -> str:
+def _why_shut(
+    offer: Offer, devices: list[Device], free: int, count: int, own_units: int, seats: int = 1
+) -> str:
     limits = offer.limits
-    units = min((d.units for d in devices), default=UNITS_PER_GPU) * count
-    if devices and devices[0].whole and not limits.allow_full_gpu:
+    units = min((units_of_seat(d, seats) for d in devices), default=UNITS_PER_GPU) * count
+    if devices and devices[0].whole and not limits.allow_full_gpu and seats == 1:
         return "Your policy gives you slices, not whole GPUs."
     most = limits.max_gpu_slots_per_container
     if most is not None and count > most:

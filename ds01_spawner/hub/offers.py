@@ -76,5 +76,6 @@ def offer_of(
         gpu_memory=max((d.memory for d in snapshot.devices), default=None),
         barred=barred,
         runs_on=policy.runs_on,
+        sharing=policy.sharing,
         shut={a: NO_WAY for d in snapshot.nvidia if no_way and (a := d.architecture)},
     )

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.core.options import Offer, Request, from_form, parse
+from ds01_spawner.core.sharing import shared
 from ds01_spawner.errors import Draining, DS01Error, FieldProblem, OptionsRefused
 from ds01_spawner.hub import form
-from ds01_spawner.hub.phases import wanted_of
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.ledger import LeaseRequest, Ledger
@@ -36,7 +36,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     offer, snapshot = await runtime.offer(user, spawner.group_names, spawner.ceilings)
     leases = await runtime.leases()
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
-    taken = {uuid for lease in leases for uuid in lease.devices}
+    taken = {uuid for lease in leases if lease.seats == 1 for uuid in lease.devices}
     taken |= {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
     taken |= await runtime.line.promised(user)
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
@@ -53,6 +53,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         offer=offer,
         snapshot=snapshot,
         taken=frozenset(taken),
+        shared=shared((u, x.seat, x.seats, x in own) for x in leases for u in x.devices),
         own_units=sum(lease.units for lease in own),
         own_servers=len(own),
         chosen=posted or spawner.user_options,
@@ -95,8 +96,8 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
         runtime.rejected[user] = (spawner.name, options, ())
         try:
             request = parse(options, offer)
-            if asked == "wait" and not request.gpus:
-                raise OptionsRefused([FieldProblem("gpus", "choose what to wait for.")])
+            if asked == "wait" and (not request.gpus or request.wanted.seats > 1):
+                raise OptionsRefused([FieldProblem("gpus", "choose a GPU to wait for.")])
         except OptionsRefused as refused:
             if asked != "leave":
                 runtime.rejected[user] = (spawner.name, options, refused.problems)
@@ -116,7 +117,7 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
 
 def _ticket_request(spawner: DS01Spawner, request: Request, offer: Offer) -> LeaseRequest:
     hub = spawner.runtime.settings.hub_id
-    wanted = wanted_of(request)
+    wanted = request.wanted
     return LeaseRequest(hub, spawner.user.name, spawner.name, wanted, offer.limits, request.hours)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.options import Offer, Request, parse
-from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
     DS01Error,
@@ -232,7 +231,7 @@ class Start:
             hub=self.runtime.settings.hub_id,
             user=self.asker.user,
             server=self.asker.server,
-            wanted=wanted_of(self.request),
+            wanted=self.request.wanted,
             limits=self.offer.limits,
             hours=self.request.hours,
         )
@@ -287,12 +286,6 @@ class Start:
             devices=list(lease.devices),
             container=self.container,
         )
-
-
-def wanted_of(request: Request) -> Wanted:
-    """The devices that the options ask for."""
-    needs = request.needs if request.gpus else None
-    return Wanted(request.gpus, request.gpu, needs, request.gpu_memory)
 
 
 async def _quietly(task: Awaitable[Any]) -> Any:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ds01_spawner.core import sharing
 from ds01_spawner.core.build_log import clean
 from ds01_spawner.core.container import ContainerPlan, Mount, Resources
 from ds01_spawner.core.device_errors import device_error
@@ -141,6 +142,8 @@ class Grant:
     hours: str
     idle_hours: str
     architecture: str | None = None  # of the devices
+    seat: str = ""  # in the words of the label, too
+    seats: int = 1
 
     @classmethod
     def of(cls, lease: Lease, devices: tuple[Device, ...]) -> Grant:
@@ -155,6 +158,8 @@ class Grant:
             hours=_hours(lease.hours),
             idle_hours=_hours(lease.idle_h),
             architecture=devices[0].architecture if devices else None,
+            seat=sharing.label(lease.seat, lease.seats),
+            seats=lease.seats,
         )
 
 
@@ -200,6 +205,8 @@ def container_plan(
         way=way_of(grant.devices, simulated=settings.simulated, nvidia=nvidia),
         slots=grant.slots,
         units=grant.units,
+        seat=grant.seat,
+        seats=grant.seats,
         simulated=settings.simulated,
         hours=grant.hours,
         idle_hours=grant.idle_hours,

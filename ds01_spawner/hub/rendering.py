@@ -89,7 +89,11 @@ def _grant(request: Request, snapshot: Snapshot) -> planning.Grant:
     slots = (DEVICE,) * len(devices)
     units = DEVICE if devices else "0"
     architecture = DEVICE if devices and len(fit) > 1 else None
-    return planning.Grant(LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, architecture)
+    seats = request.wanted.seats
+    seat = DEVICE if seats > 1 else ""
+    return planning.Grant(
+        LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, architecture, seat, seats
+    )
 
 
 def _nodes(number: int, devices: list[Device]) -> tuple[str, ...]:

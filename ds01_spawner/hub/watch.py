@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease, Ledger
-from ds01_spawner.services.use import uses_of
+from ds01_spawner.services.occupants import Processes
+from ds01_spawner.services.use import shared_pids, uses_of
 
 if TYPE_CHECKING:
     from ds01_spawner.hub.runtime import Runtime
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 class Watch:
     """The servers of one hub, as of the last look."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, processes: Processes = Processes()) -> None:  # noqa: B008
         self._runtime = runtime
+        self._processes = processes
         self._leases: dict[tuple[str, str], Lease] = {}
 
     def lease_of(self, user: str, server: str) -> Lease | None:
@@ -33,7 +36,9 @@ class Watch:
         runtime = self._runtime
         leases = await self._own_leases()
         snapshot = await runtime.inventory.snapshot()
-        uses = uses_of(leases, snapshot, self._heard(), wiring.now())
+        pids = shared_pids(leases, snapshot)
+        occupants = await asyncio.to_thread(self._processes.look, pids) if pids else {}
+        uses = uses_of(leases, snapshot, self._heard(), wiring.now(), occupants)
         if uses:
             await runtime.in_ledger(Ledger.note_use, uses)
         await runtime.reconciler.run()

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.lifetime import End, Use, after_hours
-from ds01_spawner.core.placement import SHARED, Placed, place
+from ds01_spawner.core.placement import Placed, place
 from ds01_spawner.errors import (
     DeviceHeld,
     Draining,
@@ -96,7 +96,9 @@ class Ledger(Marks, Line):
                 container_name=container_name,
                 hours=self._hours(request, placed),
                 idle_h=request.limits.idle_timeout_h if placed.devices else None,
-                hold_h=self._hold_h(request) if placed.devices else None,
+                hold_h=self._hold_h(request) if placed.devices and placed.seats == 1 else None,
+                seat=placed.seat,
+                seats=placed.seats,
             )
             tickets.taken_up(db, lease)
             rows.insert(db, lease, request)
@@ -235,15 +237,18 @@ class Ledger(Marks, Line):
             raise Draining(why)
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
-        held = dict(db.execute("SELECT device, lease FROM lease_device").fetchall())
+        held, shared = rows.held(db, request.hub, request.user)
+        # Where others still have a seat, what one left behind cannot be told from what is theirs.
         released = rows.just_released(db, snapshot.taken)
+        back = {uuid: who for uuid, who in released.items() if uuid not in shared}
         promised = tickets.promised(db, request, self._now())
-        taken = {**foreign, **released, **cordoned(db), **promised, **held}
+        taken = {**foreign, **back, **cordoned(db), **promised, **held}
         units = sum(lease.units for lease in own)
         wanted = request.wanted
-        if wanted.count and wanted.kind != SHARED and tickets.any_wait(db, self._now()):
-            return self._in_turn(db, request, snapshot, foreign, taken, units)
-        return place(snapshot, taken, request.wanted, request.limits, units)
+        if wanted.count and wanted.seats == 1 and tickets.any_wait(db, self._now()):
+            others = dict.fromkeys(shared, "shared")
+            return self._in_turn(db, request, snapshot, foreign, {**taken, **others}, units)
+        return place(snapshot, taken, wanted, request.limits, units, shared)
 
     def _hold_h(self, request: LeaseRequest) -> float:
         policy = request.limits.gpu_hold_after_stop_h

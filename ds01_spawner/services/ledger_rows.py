@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ds01_spawner.core.lifetime import End, Use, end_of
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.sharing import Shared, shared
 from ds01_spawner.errors import LeaseLost
 
 State = Literal["reserved", "bound", "releasing"]
@@ -172,6 +173,17 @@ def _request_text(request: LeaseRequest | None) -> str:
 def update(db: sqlite3.Connection, lease: Lease) -> None:
     """Write what changes in the life of a lease."""
     db.execute(_UPDATE, _values(lease))
+
+
+def held(db: sqlite3.Connection, hub: str, user: str) -> tuple[dict[str, str], dict[str, Shared]]:
+    """The devices that one lease has, and by which; and those that are shared, as a user has it."""
+    query = (
+        "SELECT device, seat, seats, lease, hub = ? AND user = ? FROM lease_device "
+        "JOIN lease ON lease.id = lease"
+    )
+    found = db.execute(query, (hub, user)).fetchall()
+    alone = {device: lease for device, _, seats, lease, _ in found if seats == 1}
+    return alone, shared((device, seat, seats, bool(own)) for device, seat, seats, _, own in found)
 
 
 def conflict(db: sqlite3.Connection, lease: Lease) -> str | None:

@@ -214,11 +214,17 @@ def _why_taken(container: Seen, live: Iterable[Lease], hub: str) -> str:
             return "another container has its lease"
         if lease.hub == hub and (lease.user, lease.server) == server:
             return "its server has another lease"
-        if set(lease.devices) & set(container.devices):
+        if set(lease.devices) & set(container.devices) and not _beside(container, lease):
             return "another lease has its GPU"
         if lease.generation == container.generation:
             return "another lease has its number"
     return ""
+
+
+def _beside(container: Seen, lease: Lease) -> bool:
+    """Whether the two have different seats on a device that is shared in one way."""
+    seat, seats = container.seat or (0, 1)
+    return seats == lease.seats and seat != lease.seat
 
 
 def _legible(container: Seen) -> bool:
@@ -226,7 +232,8 @@ def _legible(container: Seen) -> bool:
     hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
     known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
     told = all(not text or _HOURS.fullmatch(text) for text in hours)
-    return bool(known and told and labels.get("ds01.user"))
+    seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
+    return bool(known and told and seated and labels.get("ds01.user"))
 
 
 def _server(container: Seen) -> tuple[str, str]:
@@ -246,6 +253,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     labels, (user, server) = container.labels, _server(container)
     hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
     until = after_hours(container.created, hours)
+    seat, seats = container.seat or (0, 1)
     return Lease(
         id=container.lease,
         generation=container.generation or 0,
@@ -265,4 +273,6 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         busy=situation.now,
         heard=situation.now,
         looked=situation.now,
+        seat=seat,
+        seats=seats,
     )

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.sharing import read_label
 
 Json = Mapping[str, Any]
 Maker = Literal["nvidia", "amd", "either"]  # either: of whose driver the engine has
@@ -61,6 +62,11 @@ class Seen:
         """The devices that its labels name."""
         text = self.labels.get("ds01.gpu.uuids") or self.labels.get("ds01.gpu.uuid") or ""
         return tuple(part.strip() for part in text.split(",") if part.strip())
+
+    @property
+    def seat(self) -> tuple[int, int] | None:
+        """The seat on its device, of how many; (0, 1) where it has it alone, None: not legible."""
+        return read_label(self.labels.get("ds01.gpu.seat", ""))
 
     @property
     def simulated(self) -> bool:

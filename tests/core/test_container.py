@@ -110,6 +110,24 @@ def test_devices_get_in_by_their_way() -> None:
     assert env(body)["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
+@pytest.mark.parametrize(
+    ("seats", "jax", "part"),
+    [(2, "0.47", "0.5000"), (8, "0.11", "0.1250"), (3, "0.31", "0.3333"), (48, "0.01", "0.0208")],
+)
+def test_a_seat_tells_the_frameworks_their_part(seats: int, jax: str, part: str) -> None:
+    alone, seat = create_body(gpus("GPU-1")), gpus("GPU-1", seat=f"2/{seats}", seats=seats)
+    body = create_body(replace(seat, environment={"TF_FORCE_GPU_ALLOW_GROWTH": "false"}))
+    assert body["Labels"]["ds01.gpu.seat"] == f"2/{seats}"
+    told = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": jax, "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true", "DS01_GPU_MEMORY_FRACTION": part,
+    }  # fmt: skip
+    assert told.items() <= env(body).items()
+    assert not told.keys() & env(alone).keys()
+    # The device is given as to a server that has it alone.
+    assert body["HostConfig"] == alone["HostConfig"]
+
+
 def test_simulated_devices_are_environment_and_labels_only() -> None:
     body = create_body(gpus("GPU-0", way="simulated", simulated=True))
     assert body["HostConfig"].keys() == create_body(PLAN)["HostConfig"].keys()

@@ -549,3 +549,10 @@ def test_what_was_kept_and_is_in_use_by_others_is_not_offered() -> None:
     assert said(decided([ticket("ada")], [], host(*gpus(1)), holds=kept)) == "ada:G1"
     taken = {"G1": "a container of somebody"}
     assert said(decided([ticket("ada")], [], host(*gpus(1)), holds=kept, taken=taken)) == ""
+
+
+def test_a_shared_device_is_free_when_the_last_of_its_seats_is() -> None:
+    seats = [lease("eve", "G1", ends=1.0, units=315), lease("bob", "G1", ends=5.0, units=315)]
+    line = [ticket("a", 2, age=2), ticket("b", age=1, hours=4.0)]
+    # a can begin when bob has ended, not when eve has, so b delays nobody.
+    assert said(decided(line, seats, host(*gpus(2)))) == "b:G2"

@@ -12,8 +12,10 @@ from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, from_form, parse
+from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import Needs, RunsOn, on_host, runs
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.errors import OptionsRefused
 
 GIB = 1 << 30
@@ -81,6 +83,26 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
     assert {key: told[key] for key in expected} == expected
 
 
+EIGHTHS = replace(OFFER, sharing=Sharing(8, "1g.10gb", 2))
+
+
+def test_a_seat_is_a_wish_for_a_part_of_one_device_by_the_rule_of_the_policy() -> None:
+    for limits in (LIMITS, replace(LIMITS, allow_full_gpu=False)):
+        offer = replace(EIGHTHS, limits=limits)
+        request = parse({"gpus": 1, "gpu": "shared", "gpu_memory": "1G"}, offer)
+        needs = Needs(("CUDA_ADA",))
+        assert request.wanted == Wanted(1, "1g.10gb", needs, 10**9, 8, 2)
+    assert parse({"gpus": 1, "gpu": "1g.10gb"}, EIGHTHS).wanted == Wanted(1, "1g.10gb", needs)
+    assert parse({}, EIGHTHS).wanted == Wanted(0)
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_a_seat_is_on_one_device(gpus: int) -> None:
+    with pytest.raises(OptionsRefused) as caught:
+        parse({"gpus": gpus, "gpu": "shared"}, EIGHTHS)
+    assert [problem.field for problem in caught.value.problems] == ["gpu"]
+
+
 @pytest.mark.parametrize(
     ("options", "field", "told"),
     [
@@ -104,7 +126,7 @@ def test_allowed(options: object, expected: dict[str, object]) -> None:
         ({"gpus": 1.5}, "gpus", "not a number of GPUs"),
         ({"gpu": "any"}, "gpu", "only for a server with at least one GPU"),
         ({"gpus": 1, "gpu": "3g.20gb"}, "gpu", "not a kind of GPU"),
-        ({"gpus": 1, "gpu": "shared"}, "gpu", "not a kind of GPU"),
+        ({"gpus": 1, "gpu": "shared"}, "gpu", "no GPU of this server is shared"),
         ({"gpu_memory": "20G"}, "gpu_memory", "only for a server with at least one GPU"),
         ({"gpus": 1, "gpu_memory": "81G"}, "gpu_memory", "so much. Allowed: at most 80 GB."),
         ({"gpus": 1, "gpu_memory": "20"}, "gpu_memory", "not a size"),

@@ -12,6 +12,7 @@ from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted, place
 from ds01_spawner.core.runs import Needs
+from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import units_of_profile
 from ds01_spawner.errors import (
     DevicesUnknown,
@@ -19,6 +20,7 @@ from ds01_spawner.errors import (
     FullGpuNotAllowed,
     GpuQuotaExceeded,
     NoDeviceFree,
+    NoSeatFree,
     NoSuchDevice,
     NotEnoughDevices,
     SharedNotOffered,
@@ -93,7 +95,7 @@ def test_choice(wanted: Wanted, taken: str, limits: Limits, held: int, chosen: s
 SLICES = "M1 M2 M3 M4 N1 N2 L1"
 ONE = replace(MANY, max_gpu_equivalents=1.0)
 REFUSALS = [
-    ("seats are not offered yet", Wanted(1, "shared"), "", MANY, 0, SharedNotOffered, "shared"),
+    ("a seat, and no rule for it", Wanted(1, "shared"), "", MANY, 0, SharedNotOffered, "shared"),
     ("more than a server may have", Wanted(2), "", Limits(), 0, TooManyGpus, "may have 1"),
     ("a profile that is not there", Wanted(1, "2g.20gb"), "", MANY, 0, NoSuchDevice, "3g.40gb"),
     (
@@ -207,6 +209,89 @@ def test_unhealthy_devices_are_never_given() -> None:
     assert place(both, {}, Wanted(1), MANY, 0).devices == (full("A2"),)
 
 
+# --- seats ---------------------------------------------------------------------------------------
+
+EIGHTH = Wanted(1, "full", AMPERE, seats=8)
+BOTH = replace(EIGHTH, max_shared=2)
+
+
+def seats(text: str, of: int = 8) -> dict[str, Shared]:
+    """`A1:0,2 A2:1!`: the seats that are taken, `!` where the asker has one of them."""
+    found = {}
+    for word in text.split():
+        uuid, _, taken = word.rstrip("!").partition(":")
+        numbers = frozenset(int(number) for number in taken.split(","))
+        found[uuid] = Shared(of, numbers, own=word.endswith("!"))
+    return found
+
+
+SEATS = [
+    # wanted, shared, taken, limits, held units -> device:seat
+    ("the first opens a device", EIGHTH, "", "", MANY, 0, "A1:0"),
+    ("the second sits beside it", EIGHTH, "A2:0", "", MANY, 0, "A2:1"),
+    ("the lowest seat that is free", EIGHTH, "A2:0,1,3", "", MANY, 0, "A2:2"),
+    ("the fullest first", EIGHTH, "A1:0 A2:0,1", "", MANY, 0, "A2:2"),
+    ("rather not where this user is", EIGHTH, "A1:0 A2:0,1!", "", MANY, 0, "A1:1"),
+    ("but rather there than on a new one", EIGHTH, "A2:0,1!", "", MANY, 0, "A2:2"),
+    ("a full one is followed by a new one", EIGHTH, "A1:0,1,2,3,4,5,6,7", "", MANY, 0, "A2:0"),
+    ("not beside an exclusive lease", EIGHTH, "", "A1", MANY, 0, "A2:0"),
+    ("nobody new on one that is set aside", EIGHTH, "A1:0", "A1", MANY, 0, "A2:0"),
+    ("a slice has seats, too", Wanted(1, "1g.10gb", seats=4), "", "N1", MANY, 0, "N2:0"),
+    ("a slice of the card that has seats", Wanted(1, "1g.10gb", seats=4), "N1:0,1,2,3", "", MANY, 0,
+     "N2:0"),
+    ("a seat is no whole GPU", EIGHTH, "", "", replace(MANY, allow_full_gpu=False), 0, "A1:0"),
+    ("an eighth fits a quota of an eighth", EIGHTH, "", "",
+     replace(MANY, max_gpu_equivalents=0.125), 0, "A1:0"),
+    ("memory: its part of the device's", replace(EIGHTH, memory=6 * GIB), "", "", MANY, 0, "B1:0"),
+    ("as many devices as may be shared", BOTH, "A1:0,1,2,3,4,5,6,7", "", MANY, 0, "A2:0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sharing", "taken", "limits", "held", "chosen"),
+    [pytest.param(*row[1:], id=row[0]) for row in SEATS],
+)
+def test_a_seat(
+    wanted: Wanted, sharing: str, taken: str, limits: Limits, held: int, chosen: str
+) -> None:
+    has, who = seats(sharing, wanted.seats), dict.fromkeys(taken.split(), "someone")
+    for host in (HOST, replace(HOST, devices=HOST.devices[::-1])):
+        placed = place(host, who, wanted, limits, held, has)
+        (device,) = placed.devices
+        assert f"{device.uuid}:{placed.seat}" == chosen
+        assert (placed.seats, placed.units) == (wanted.seats, device.units // wanted.seats)
+
+
+ALL_TAKEN = "A1:0,1,2,3,4,5,6,7 A2:0,1,2,3,4,5,6,7"
+NO_SEAT = [
+    ("all taken, and no other may be shared", BOTH, ALL_TAKEN, "", MANY, 0, NoSeatFree, "8 on"),
+    ("all taken, and the other is exclusive", EIGHTH, ALL_TAKEN, "B1", MANY, 0, NoSeatFree, ""),
+    ("the host shares in another way", replace(BOTH, seats=4), "A1:0 A2:1", "", MANY, 0,
+     NoSeatFree, "4 on each"),
+    ("over quota", EIGHTH, "A1:0", "", ONE, 2300, GpuQuotaExceeded, "asks for 0.125 more"),
+    ("memory that no part has", replace(EIGHTH, memory=11 * GIB), "", "", MANY, 0, NoSuchDevice,
+     ""),
+    ("no GPU in one server", EIGHTH, "", "", replace(MANY, max_gpu_slots_per_container=0), 0,
+     TooManyGpus, ""),
+    ("exclusive: a shared one is not free", Wanted(1, "full", AMPERE), "A1:0 A2:0", "B1", MANY, 0,
+     NoDeviceFree, "0 of the 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sharing", "taken", "limits", "held", "error", "words"),
+    [pytest.param(*row[1:], id=row[0]) for row in NO_SEAT],
+)
+def test_no_seat(
+    wanted: Wanted, sharing: str, taken: str, limits: Limits, held: int,
+    error: type[DS01Error], words: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error) as caught:
+        place(HOST, dict.fromkeys(taken.split(), "x"), wanted, limits, held, seats(sharing))
+    assert words in str(caught.value)
+    assert caught.value.status < 500
+
+
 PROFILES = ("1g.10gb", "2g.20gb", "3g.40gb")
 
 
@@ -257,3 +342,35 @@ def test_no_choice_breaks_a_limit(
     assert kind != "any" or count < 2 or all(d.whole for d in chosen)
     shuffled = Snapshot(devices=tuple(reversed(snapshot.devices)))
     assert place(shuffled, taken, Wanted(count, kind), limits, held) == placed
+
+
+@given(host=hosts(), data=st.data())
+def test_no_seat_is_given_twice_and_none_beside_an_exclusive_lease(
+    host: tuple[Snapshot, dict[str, str]], data: st.DataObject
+) -> None:
+    snapshot, taken = host
+    kinds = st.sampled_from(["any", "full", *PROFILES])
+    wishes = st.builds(
+        Wanted, st.just(1), kinds, seats=st.sampled_from([1, 2, 4]),
+        max_shared=st.none() | st.integers(1, 3),
+    )  # fmt: skip
+    sharing: dict[str, Shared] = {}
+    for wanted in data.draw(st.lists(wishes, max_size=12)):
+        try:
+            placed = place(snapshot, taken, wanted, MANY, 0, sharing)
+        except DS01Error:
+            continue
+        (device,) = placed.devices
+        assert device.healthy
+        assert device.uuid not in taken
+        before = sharing.get(device.uuid)
+        if placed.seats == 1:
+            assert before is None
+            taken = {**taken, device.uuid: "exclusive"}
+            continue
+        now = before or Shared(placed.seats)
+        assert now.seats == placed.seats
+        assert placed.seat not in now.taken
+        assert placed.seat < placed.seats
+        sharing[device.uuid] = replace(now, taken=now.taken | {placed.seat})
+        assert before or wanted.max_shared is None or len(sharing) <= wanted.max_shared

@@ -14,6 +14,7 @@ from ds01_spawner.core.options import KEYS
 from ds01_spawner.core.policy import NO_GROUP, PackageRules, Policy, parse
 from ds01_spawner.core.policy_schema import PresetPart
 from ds01_spawner.core.runs import RunsOn
+from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.errors import Finding, PolicyRefused
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ds01-resource-limits.yaml"
@@ -288,6 +289,18 @@ def test_an_empty_mapping_is_told() -> None:
          ""),
         ("runs_on: {a: {architectures: []}}", "p:1: runs_on.a.architectures", "is empty.", ""),
         ("runs_on: {a: any, a: any}", "p:1: runs_on.a", "is here twice", "Delete one"),
+        # seats
+        ("sharing: {}", "p:1: sharing.seats", "is missing.", ""),
+        ("sharing: 8", "p:1: sharing", "is 8, not a mapping.", ""),
+        ("sharing: {seats: 1}", "p:1: sharing.seats", "1 is not between 2 and 48.", ""),
+        ("sharing: {seats: 49}", "p:1: sharing.seats", "49 is not between 2 and 48.", ""),
+        ("sharing: {seats: 2.5}", "p:1: sharing.seats", "2.5 is not a whole number.", ""),
+        ("sharing: {seats: 8, gpu: shared}", "p:1: sharing.gpu", "'shared' is not a kind of GPU.",
+         "any, full or 1g.10gb"),
+        ("sharing: {seats: 8, max_devices: 0}", "p:1: sharing.max_devices", "0 is not between 1",
+         ""),
+        ("sharing: {seats: 8, max_device: 1}", "p:1: sharing.max_device", "is not a known key.",
+         "Did you mean max_devices?"),
         ("run_on: {}", "p:1: run_on", "is not a known section.", "Did you mean runs_on?"),
         ("packages: {pip_allow: [a b]}", "p:1: packages.pip_allow.0", "'a b' is not a package", ""),
         ("packages: {apt_allow: [Git]}", "p:1: packages.apt_allow.0", "'Git' is not written", ""),
@@ -377,7 +390,7 @@ tree = st.recursive(
     st.dictionaries(
         st.sampled_from(
             ["defaults", "groups", "user_overrides", "presets", "bundles", "packages",
-             "default_group", "policies", "runs_on"]
+             "default_group", "policies", "runs_on", "sharing"]
         ),
         st.one_of(tree, st.dictionaries(st.text(max_size=4), tree, max_size=3)),
         max_size=4,
@@ -542,7 +555,8 @@ def test_a_group_that_only_jupyterhub_may_have_is_told() -> None:
         ("{title: T, framework: P, gpus: 1, gpu_memory: 8}", "gpu_memory", "8 is a size without",
          "32G"),
         ("{title: T, framework: P, gpus: 1, gpu: big}", "gpu", "'big' is not a kind of GPU.", ""),
-        ("{title: T, framework: P, gpus: 1, gpu: shared}", "gpu", "shared seats are not", ""),
+        ("{title: T, framework: P, gpus: 1, gpu: shared}", "gpu", "is a seat, and this file shares",
+         "sharing:"),
         ("{title: T, framework: P, gpus: -1}", "gpus", "-1 is not", ""),
         ("{title: T, framework: P, memory: 16}", "memory", "16 is a size without its unit.", ""),
         ("{title: T, framework: P, hours: 2h}", "hours", "'2h' is not a number of hours.", ""),
@@ -588,6 +602,19 @@ def test_package_rules() -> None:
         allow_urls=True, max_pip=3, pip_allow=("pandas",), apt_allow=("git",)
     )
     assert parse("packages:").packages == PackageRules()
+
+
+def test_shared_devices() -> None:
+    assert parse("sharing:").sharing is Policy().sharing is None
+    assert parse("sharing: {seats: 8}").sharing == Sharing(8, "full", None)
+    text = "sharing: {seats: 48, gpu: 1g.10gb, max_devices: 2}\n"
+    assert parse(text).sharing == Sharing(48, "1g.10gb", 2)
+    preset = "presets: {x: {title: T, framework: P, gpus: %d, gpu: shared}}"
+    assert parse(text + preset % 1).presets["x"].gpu == "shared"
+    (found,) = refused(text + preset % 2)
+    assert (found.where, found.problem) == (
+        "policy:2: presets.x.gpus", "is too many: a seat is on one GPU.",
+    )  # fmt: skip
 
 
 def test_where_images_run() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
 
-from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.hub.rendering import render
 from ds01_spawner.services import wiring
 from ds01_spawner.services.inventory.base import NoDevices
+from ds01_spawner.services.occupants import Occupant, Processes
 from tests.hub.test_rendering import config
 from tests.hub.world import World
 
@@ -20,6 +21,7 @@ __all__ = ["config"]
 
 GPUS = "none"  # for the configuration; the tests bring their own, which are not simulated
 POLICY = """\
+sharing: {seats: 8}
 defaults: {max_gpu_slots_per_container: 2, allow_full_gpu: true, max_gpu_equivalents: 4}
 """
 UUIDS = ("GPU-1", "GPU-2")
@@ -160,3 +162,29 @@ async def test_a_runtime_that_refuses_the_device_is_a_sentence(
     assert answer.code == 503
     assert b"it is not there any more" in answer.body
     assert await world.left_of(user) == ([], [])
+
+
+async def test_of_a_shared_gpu_who_computes_there_is_in_use(
+    world: World, user: str, other: str, host: Has, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await host(NVIDIA[0], hook=UUIDS)
+    options = {"user_options": {**CUDA, "gpus": 1, "gpu": "shared"}}
+    for name in (user, other):
+        assert (await world.start(name, options)).code == 201
+    (busy,), (idle,) = [await world.leases(name) for name in (user, other)]
+    assert busy.devices == idle.devices == ("GPU-1",)
+
+    class OneProcess(Processes):
+        def look(self, pids: Iterable[int]) -> dict[int, Occupant]:
+            return {pid: Occupant(busy.container or "") for pid in pids}
+
+    monkeypatch.setattr(world.runtime.watch, "_processes", OneProcess())
+    usage = {"GPU-1": Usage(0.9, processes=(Process(4711),))}
+    now = world.now()
+    world.runtime.inventory = Fixed(NVIDIA[0])
+    world.runtime.inventory.seen = Snapshot(devices=NVIDIA[:1], usage=usage)
+    await world.runtime.watch.look()
+    (busy,), (idle,) = [await world.leases(name) for name in (user, other)]
+    assert busy.use.busy >= now > idle.use.busy
+    for name in (user, other):
+        await world.stop(name)

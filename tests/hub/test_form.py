@@ -19,6 +19,7 @@ from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, from_form, parse
 from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import on_host
+from ds01_spawner.core.sharing import Shared, Sharing
 from ds01_spawner.errors import EngineUnavailable, FieldProblem, OptionsRefused
 from ds01_spawner.hub.form import Facts, render, render_trouble
 from ds01_spawner.hub.line import Place
@@ -263,6 +264,55 @@ async def test_a_place_in_the_line_is_told_honestly(place: Place, told: str) -> 
     form = shown(replace(await facts(), place=place))
     assert "You are number 2 of 3 in the line for GPUs." in form.words
     assert told in form.words
+
+
+async def shared_by(*users: int, rule: Sharing, **more: Any) -> tuple[Facts, str]:
+    """Facts of a host with that rule; on each of its devices so many seats are taken."""
+    seen = await facts("2xA100-40GB,1xH100-80GB:mig=1x1g.10gb", **more)
+    uuids = [d.uuid for d in seen.snapshot.devices]
+    taken = {u: Shared(8, frozenset(range(n))) for u, n in zip(uuids, users, strict=False)}
+    offer = replace(seen.offer, sharing=rule)
+    return replace(seen, offer=offer, shared=taken), uuids[0]
+
+
+@pytest.mark.parametrize(
+    ("users", "rule", "taken", "told", "open_"),
+    [
+        ([], Sharing(8), False, "1 of 8 seats on NVIDIA A100-SXM4-40GB: 16 free", True),
+        ([3], Sharing(8), False, ": 13 free", True),
+        ([3], Sharing(8, max_devices=1), False, ": 5 free", True),
+        ([8], Sharing(8, max_devices=1), False, ": 0 free", False),
+        ([3], Sharing(8, max_devices=1), True, ": 0 free", False),
+        ([3], Sharing(4), False, "1 of 4 seats on NVIDIA A100-SXM4-40GB: 4 free", True),
+        ([3], Sharing(8, "1g.10gb"), False, "seats on NVIDIA H100-80GB: 8 free", True),
+    ],
+)  # fmt: skip
+async def test_a_seat_is_a_choice_with_its_risk(
+    users: list[int], rule: Sharing, taken: bool, told: str, open_: bool
+) -> None:
+    seen, first = await shared_by(*users, rule=rule)
+    if taken:  # set aside, say
+        seen = replace(seen, taken=frozenset({first}))
+    form = shown(seen)
+    assert told in form.words
+    assert "a fault of one can end the work of all on this GPU" in form.words
+    assert ("1:shared" in form.values("gpus"), "1:shared" not in form.shut()) == (True, open_)
+    assert ("2:full" in form.shut()) == bool(users)
+    assert f"{3 - len(users)} of 3" in form.words
+
+
+async def test_a_seat_is_checked_for_who_chose_one_and_for_nobody_else() -> None:
+    seen, _ = await shared_by(3, 8, rule=Sharing(8))
+    options = from_form({"gpus": ["1:shared"]})
+    assert shown(replace(seen, chosen=options)).checked("gpus") == ["1:shared"]
+    assert parse(options, seen.offer).gpu == "shared"
+    assert shown(replace(seen, chosen={"gpus": 1, "gpu": "full"})).checked("gpus") == ["0"]
+    only = replace(seen, taken=frozenset(d.uuid for d in seen.snapshot.devices[1:]))
+    assert shown(replace(only, chosen={"gpus": 1})).checked("gpus") == ["0"]
+    small = with_limits(seen, max_gpu_equivalents=0.125, allow_full_gpu=False)
+    assert "1:shared" not in shown(small).shut()
+    assert "1:shared" in shown(replace(small, own_units=1)).shut()
+    assert "1:shared" not in shown(await facts()).values("gpus")
 
 
 async def test_unknown_devices_offer_servers_without_one() -> None:

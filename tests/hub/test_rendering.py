@@ -12,6 +12,7 @@ import pytest
 from traitlets.config import Config
 
 from ds01_spawner.cli.main import main
+from ds01_spawner.core.sharing import label
 from ds01_spawner.hub.rendering import DEVICE, HUB, LEASE, TOKEN, UID, render
 from tests.hub.world import World
 
@@ -34,7 +35,7 @@ async def filled(world: World, user: str, shown: dict[str, Any]) -> dict[str, An
     hours = ["" if h is None else f"{h:g}" for h in (lease.hours, lease.idle_h)]
     labels = {
         "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
-        "ds01.units": str(lease.units),
+        "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
         "ds01.hours": hours[0], "ds01.idle_hours": hours[1],
         "ds01.gpu.uuids": ",".join(lease.devices), "ds01.gpu.slots": ",".join(slots),
         "ds01.gpu.allocated": ",".join(slots),
@@ -73,6 +74,11 @@ async def filled(world: World, user: str, shown: dict[str, Any]) -> dict[str, An
 async def test_the_real_body_is_equal(
     world: World, user: str, config: Config, options: dict[str, Any]
 ) -> None:
+    await check_equal(world, user, config, options)
+
+
+async def check_equal(world: World, user: str, config: Config, options: dict[str, Any]) -> None:
+    """Render and start with these options, and compare."""
     shown = await render(config, user, (), options)
     began = world.now()
     assert (await world.start(user, {"user_options": options})).code == 201

@@ -98,13 +98,26 @@ def test_gpus(run: Run, world: World) -> None:
     assert whole == {
         "uuid": world.snapshot.devices[0].uuid, "kind": "gpu", "name": "NVIDIA A100-SXM4-40GB",
         "profile": None, "architecture": "CUDA_AMPERE", "units": 2520, "memory": 40 << 30,
-        "healthy": True, "lease": None, "unavailable": None,
+        "healthy": True, "lease": None, "seats": 1, "seated": [], "unavailable": None,
     }  # fmt: skip
     assert (slice_["kind"], slice_["profile"], slice_["lease"]) == ("mig", "1g.10gb", lease.id)
     assert told.json["problems"] == []
     text = run("gpus").out
     assert "ada (bound)" in text
     assert "2 devices, simulated" in text
+
+
+def test_gpus_tells_the_seats_of_a_shared_one(run: Run, world: World) -> None:
+    (ada,) = world.ledger.leases()
+    seats = [world.reserve(user, kind="full", seats=8) for user in ("bob", "eve")]
+    told = {d["uuid"]: d for d in run("gpus --json").json["devices"]}
+    (alone,), (shared,) = ada.devices, seats[0].devices
+    keys = ("lease", "seats", "seated")
+    assert [told[alone][key] for key in keys] == [ada.id, 1, []]
+    assert [told[shared][key] for key in keys] == [None, 8, [lease.id for lease in seats]]
+    assert "2 of 8 seats: bob, eve" in run("gpus").out
+    assert "0.125 GPU (seat 2/8)" in run("leases").out
+    assert [lease["seat"] for lease in run("leases --json").json["leases"]] == [None, "1/8", "2/8"]
 
 
 def test_gpus_tells_who_else_uses_them(run: Run, world: World) -> None:
@@ -184,7 +197,8 @@ def test_leases(run: Run, world: World) -> None:
         "leases": [
             {
                 "lease": lease.id, "user": "ada", "server": "", "state": "bound",
-                "devices": list(lease.devices), "units": 360, "since": world.time.isoformat(),
+                "devices": list(lease.devices), "units": 360, "seat": None,
+                "since": world.time.isoformat(),
                 "until": (world.time + timedelta(hours=4)).isoformat(),
                 "ends": (world.time + timedelta(hours=4)).isoformat(), "used_gpu_hours": None,
                 "container": lease.container,

@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.sharing import read_label
 from ds01_spawner.errors import (
     DS01Error,
     EngineUnavailable,
@@ -49,7 +50,11 @@ from tests.services.world import IMAGE, DatedEngine, World
 T = TypeVar("T")
 USERS = st.sampled_from(["ada", "bob", "eve"])
 SERVERS = st.sampled_from(["", "two", "three"])
-KINDS = st.sampled_from([(0, "any"), (1, "any"), (1, "full"), (1, "1g.10gb"), (2, "1g.10gb")])
+Wish = tuple[int, str, int]  # devices, of which kind, in how many seats
+KINDS = st.sampled_from([
+    (0, "any", 1), (1, "any", 1), (1, "full", 1), (1, "1g.10gb", 1), (2, "1g.10gb", 1),
+    (1, "any", 3), (1, "full", 3), (1, "any", 2),
+])  # fmt: skip
 LIMITS = Limits(
     max_gpu_equivalents=1.2, max_gpu_slots_per_container=2, max_containers_per_user=2,
     max_runtime_h=4, idle_timeout_h=1, gpu_hold_after_stop_h=0.5,
@@ -116,7 +121,7 @@ class Histories(RuleBasedStateMachine):
     # --- a start, in its steps -------------------------------------------------------------------
 
     @rule(user=USERS, server=SERVERS, wish=KINDS)
-    def serve(self, user: str, server: str, wish: tuple[int, str]) -> None:
+    def serve(self, user: str, server: str, wish: Wish) -> None:
         """A start that nothing comes between."""
         if self.reserve(user, server, wish):
             self.go_on(3)
@@ -126,7 +131,7 @@ class Histories(RuleBasedStateMachine):
         user=USERS, server=SERVERS, wish=KINDS, steps=st.integers(1, 4), lose_ledger=st.booleans()
     )
     def start_and_die(
-        self, user: str, server: str, wish: tuple[int, str], steps: int, lose_ledger: bool
+        self, user: str, server: str, wish: Wish, steps: int, lose_ledger: bool
     ) -> None:
         """The hub is killed after one of the steps of a start, whatever else is lost."""
         if self.reserve(user, server, wish):
@@ -143,15 +148,15 @@ class Histories(RuleBasedStateMachine):
             step(0)
 
     @rule(user=USERS, server=SERVERS, wish=KINDS)
-    def begin_a_start(self, user: str, server: str, wish: tuple[int, str]) -> None:
+    def begin_a_start(self, user: str, server: str, wish: Wish) -> None:
         self.reserve(user, server, wish)
 
-    def reserve(self, user: str, server: str, wish: tuple[int, str]) -> bool:
-        gpus, kind = wish
+    def reserve(self, user: str, server: str, wish: Wish) -> bool:
+        gpus, kind, seats = wish
         aside = {cordon.device for cordon in self.world.ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         try:
-            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind)
+            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind, seats)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
@@ -232,9 +237,9 @@ class Histories(RuleBasedStateMachine):
 
     # --- the line --------------------------------------------------------------------------------
 
-    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda wish: wish[0] > 0))
-    def take_a_ticket(self, user: str, server: str, wish: tuple[int, str]) -> None:
-        request = LeaseRequest("hub", user, server, Wanted(*wish), LIMITS, 2)
+    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda w: w[0] > 0 and w[2] == 1))
+    def take_a_ticket(self, user: str, server: str, wish: Wish) -> None:
+        request = LeaseRequest("hub", user, server, Wanted(*wish[:2]), LIMITS, 2)
         with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded):
             self.world.ledger.take_ticket(request, {}, self.world.snapshot)
 
@@ -262,7 +267,7 @@ class Histories(RuleBasedStateMachine):
         """A start of who was offered devices gets these, while they can be had."""
         offered = [ticket for ticket in self.world.ledger.tickets() if ticket.offer]
         ticket = offered[pick % len(offered)]
-        wish = (ticket.wanted.count, ticket.wanted.kind)
+        wish = (ticket.wanted.count, ticket.wanted.kind, 1)
         if self.reserve(ticket.user, ticket.server, wish):
             assert ticket not in self.world.ledger.tickets()
             got, offer = self.starts[-1].lease.devices, ticket.offer
@@ -360,7 +365,7 @@ class Histories(RuleBasedStateMachine):
     @rule(user=USERS)
     def drain_and_resume(self, user: str) -> None:
         self.world.ledger.drain("")
-        assert not self.reserve(user, "", (0, "any"))
+        assert not self.reserve(user, "", (0, "any", 1))
         self.world.ledger.resume()
 
     # --- what is seen of the devices -------------------------------------------------------------
@@ -418,9 +423,12 @@ class Histories(RuleBasedStateMachine):
     # --- what must hold --------------------------------------------------------------------------
 
     @invariant()
-    def no_device_is_in_two_leases(self) -> None:
-        held = Counter(uuid for lease in self.world.ledger.leases() for uuid in lease.devices)
-        assert not held or max(held.values()) == 1
+    def no_device_is_in_two_leases_but_in_different_seats(self) -> None:
+        check_seats(
+            (uuid, lease.seat, lease.seats)
+            for lease in self.world.ledger.leases()
+            for uuid in lease.devices
+        )
 
     @invariant()
     def what_is_promised_is_nobody_elses(self) -> None:
@@ -432,10 +440,13 @@ class Histories(RuleBasedStateMachine):
         assert not held.keys() & {hold.device for hold in ledger.holds()}
 
     @invariant()
-    def no_device_is_in_two_running_containers(self) -> None:
-        found = [c for c in self.world.engine.containers.values() if c["State"]["Running"]]
-        held = Counter(uuid for container in found for uuid in devices(container))
-        assert not held or max(held.values()) == 1
+    def no_device_is_in_two_running_containers_but_in_different_seats(self) -> None:
+        check_seats(
+            (uuid, *(read_label(found["Config"]["Labels"].get("ds01.gpu.seat", "")) or (0, 1)))
+            for found in self.world.engine.containers.values()
+            if found["State"]["Running"]
+            for uuid in devices(found)
+        )
 
     @invariant()
     def a_lease_outlives_its_container(self) -> None:
@@ -474,6 +485,14 @@ class Histories(RuleBasedStateMachine):
             self.world.ledger.close()
         self.loop.close()
         shutil.rmtree(self.folder)
+
+
+def check_seats(held: Iterable[tuple[str, int, int]]) -> None:
+    """Each (device, seat) once, and no device shared in two ways, or shared and exclusive."""
+    held = list(held)
+    assert len({(device, seat) for device, seat, _ in held}) == len(held)
+    assert len({(device, seats) for device, _, seats in held}) == len({row[0] for row in held})
+    assert all(0 <= seat < seats for _, seat, seats in held)
 
 
 def devices(container: Json) -> set[str]:

@@ -33,6 +33,7 @@ from ds01_spawner.errors import (
     LedgerBusy,
     LedgerUnusable,
     NoDeviceFree,
+    NoSeatFree,
     SurvivingLease,
     TooManyServers,
 )
@@ -154,6 +155,8 @@ def test_a_lease_remembers_what_its_devices_had_to_be(ledger: Ledger, path: Path
             "compute_capability": [8, 0],
         },
         "memory": 20 * 10**9,
+        "seats": 1,
+        "max_shared": None,
         "hours": 2,
     }
 
@@ -361,6 +364,73 @@ def test_the_database_refuses_a_seat_twice_and_two_ways_of_sharing(
                 )
                 pytest.fail(why)
         db.execute("INSERT INTO lease_device VALUES ('GPU-2', 0, 4, ?, 0, 'local')", (lease.id,))
+
+
+def seat(
+    user: str, seats: int = 8, server: str = "", max_shared: int | None = None
+) -> LeaseRequest:
+    wanted = Wanted(1, "full", seats=seats, max_shared=max_shared)
+    return LeaseRequest("hub", user, server, wanted, Limits())
+
+
+def test_a_class_shares_four_gpus(ledger: Ledger) -> None:
+    """30 students at once, and two more; the next is told that there is no seat left."""
+    given = [ledger.reserve(seat(f"user{n}"), snapshot()) for n in range(32)]
+    taken = {(lease.devices, lease.seat) for lease in given}
+    assert taken == {((f"GPU-{gpu}",), number) for gpu in range(4) for number in range(8)}
+    assert {(lease.seats, lease.units) for lease in given} == {(8, 315)}
+    assert ledger.leases() == tuple(given)
+    with pytest.raises(NoSeatFree, match="with 8 on each"):
+        ledger.reserve(seat("late"), snapshot())
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("eve"), snapshot())
+    ledger.release(given[11].id)
+    again = ledger.reserve(seat("late"), snapshot())
+    assert (again.devices, again.seat) == (given[11].devices, given[11].seat)
+
+
+def test_seats_and_exclusive_leases_keep_apart(ledger: Ledger) -> None:
+    first = ledger.reserve(seat("ada", max_shared=1), snapshot(2))
+    alone = ledger.reserve(request("bob"), snapshot(2))
+    assert {*first.devices} | {*alone.devices} == {"GPU-0", "GPU-1"}
+    with pytest.raises(NoSeatFree):
+        ledger.reserve(seat("eve", seats=4), snapshot(2))  # in another way
+    ledger.release(alone.id)
+    with pytest.raises(NoSeatFree):
+        ledger.reserve(seat("eve", seats=4, max_shared=1), snapshot(2))
+    ledger.release(first.id)
+    assert ledger.reserve(seat("eve", seats=4, max_shared=1), snapshot(2)).seats == 4
+
+
+def test_a_seat_counts_as_its_part_against_the_quota(ledger: Ledger) -> None:
+    tight = replace(seat("ada"), limits=Limits(max_gpu_equivalents=0.25))
+    ledger.reserve(tight, snapshot())
+    ledger.reserve(replace(tight, server="two"), snapshot())
+    with pytest.raises(GpuQuotaExceeded, match=r"hold 0\.25 of the 0\.25"):
+        ledger.reserve(replace(tight, server="three"), snapshot())
+
+
+def test_a_seat_beside_others_needs_no_new_look_at_the_host(ledger: Ledger, clock: Clock) -> None:
+    mine = ledger.reserve(seat("ada"), snapshot(1))
+    ledger.reserve(seat("bob"), snapshot(1))
+    seen = replace(snapshot(1), taken=clock.time)
+    clock.pass_(seconds=3)
+    ledger.release(mine.id)
+    assert ledger.reserve(seat("eve"), seen).seat == mine.seat
+    ledger.cordon("GPU-0", "a fan rattles")
+    with pytest.raises(NoSeatFree):
+        ledger.reserve(seat("dan"), seen)
+
+
+def test_lost_seats_come_back_to_where_they_were(ledger: Ledger) -> None:
+    for number in (2, 0):
+        found = lost(id=f"L{number}", generation=100 + number, user=f"user{number}",
+                     units=315, seat=number, seats=8)  # fmt: skip
+        assert ledger.adopt(found).seat == number
+    for more in ({"seat": 2, "seats": 8}, {"seat": 1, "seats": 4}, {}):
+        with pytest.raises(DeviceHeld):
+            ledger.adopt(lost(id="X", generation=200, user="eve", **more))
+    assert ledger.reserve(seat("eve"), snapshot()).seat == 1
 
 
 # --- adoption, incarnations, uids ----------------------------------------------------------------

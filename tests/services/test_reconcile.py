@@ -167,6 +167,35 @@ def test_a_server_that_no_user_can_reach_ends(
     assert decided([lease(incarnation=incarnation)], [container()], known=known) == done
 
 
+def neighbour(seat: str, **more: str) -> Seen:
+    """Another's container, on the same device."""
+    return container(user="bob", lease="M", lease_generation="8", gpu__seat=seat, id="c2",
+                     name="ds01.bob", **more)  # fmt: skip
+
+
+def test_seats_of_one_device_are_adopted_side_by_side() -> None:
+    first = container(gpu__seat="3/8", units="315")
+    assert decided([], [first, neighbour("1/8")]) == ["adopt L", "adopt M"]
+    for other in ("3/8", "1/4", ""):
+        assert decided([], [first, neighbour(other)]) == ["adopt L", "remove ds01.bob"]
+    live = lease(seat=2, seats=8)
+    assert decided([live], [first, neighbour("1/8")]) == ["adopt M"]
+    assert decided([live], [first, neighbour("3/8")]) == ["remove ds01.bob"]
+    (action,) = decide(Situation("hub", NOW, NEW, ()), [first])
+    assert action.lease
+    assert (action.lease.seat, action.lease.seats, action.lease.units) == (2, 8, 315)
+
+
+@pytest.mark.parametrize("seat", ["9/8", "0/8", "1/1", "1/49", "1/", "one of 8", "01/8"])
+def test_what_is_no_seat_cannot_be_adopted(seat: str) -> None:
+    assert decided([], [container(gpu__seat=seat)]) == ["remove ds01.ada"]
+
+
+def test_a_seat_is_on_one_device() -> None:
+    several = container(gpu__seat="1/8", gpu__uuids="GPU-a,GPU-b")
+    assert decided([], [several]) == ["remove ds01.ada"]
+
+
 def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
     assert decided([], [container()], known=set()) == ["remove ds01.ada"]
     assert decided([], [container()], known={("ada", "")}) == ["adopt L"]

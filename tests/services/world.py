@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
+from ds01_spawner.core.sharing import label
 from ds01_spawner.services.engine import Json, Labels
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
 from ds01_spawner.services.reconcile import Action
@@ -74,9 +75,9 @@ class World:
 
     def reserve(
         self, user: str, gpus: int = 1, foreign: Any = None, server: str = "",
-        limits: Limits | None = None, kind: str = "any",
+        limits: Limits | None = None, kind: str = "any", seats: int = 1,
     ) -> Lease:  # fmt: skip
-        wanted = Wanted(gpus, kind)
+        wanted = Wanted(gpus, kind, seats=seats)
         request = LeaseRequest("hub", user, server, wanted, limits or Limits(), 4)
         name = f"ds01.{user}" + (f".{server}" if server else "")
         return self.ledger.reserve(request, self.snapshot, foreign, name)
@@ -86,7 +87,8 @@ class World:
         labels = {
             "ds01.hub": "hub", "ds01.user": lease.user, "ds01.server": lease.server,
             "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
-            "ds01.units": str(lease.units), "ds01.gpu.uuids": ",".join(lease.devices),
+            "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
+            "ds01.gpu.uuids": ",".join(lease.devices),
             "ds01.hours": "" if lease.hours is None else f"{lease.hours:g}",
             "ds01.simulated": "true",
         }  # fmt: skip
@@ -95,9 +97,9 @@ class World:
     async def create(self, lease: Lease) -> str:
         return await self.engine.create_container(lease.container_name, self.body(lease))
 
-    async def serve(self, user: str) -> Lease:
-        """A server that runs."""
-        lease = self.reserve(user)
+    async def serve(self, user: str, seats: int = 1) -> Lease:
+        """A server that runs, with a device or a seat on one."""
+        lease = self.reserve(user, seats=seats)
         container = await self.create(lease)
         await self.engine.start_container(container)
         return self.ledger.bind(lease.id, lease.generation, container)

@@ -34,11 +34,16 @@ def worse(table: Table, base: str) -> list[str]:
     """Where the shipped policy is worse, as `1 GPU p95 (+3.0%)`."""
     first, own = table.policies[base].waits, table.policies[SHIPPED].waits
     return [
-        f"{name} {what} (+{getattr(own[name], what) / (getattr(waits, what) or 1) - 1:.1%})"
+        f"{name} {what} ({_more(getattr(own[name], what), getattr(waits, what))})"
         for name, waits in sorted(first.items())
         for what in ("mean", "p95")
         if getattr(own[name], what) > getattr(waits, what)
     ]
+
+
+def _more(value: float, base: float) -> str:
+    # Of a wait of minutes a part says little.
+    return f"+{value / base - 1:.1%}" if base >= 1 else f"+{(value - base) * 60:.0f} min"
 
 
 def as_json(result: Result) -> str:

@@ -177,9 +177,9 @@ def measures(mean: float, p95: float) -> Measures:
 @pytest.mark.parametrize(
     ("mean", "p95", "expected"),
     [
-        (1.0, 2.0, []),
         (0.9, 2.1, ["1 GPU p95 (+5.0%)"]),
         (1.5, 3.0, ["1 GPU mean (+50.0%)", "1 GPU p95 (+50.0%)"]),
+        (1.0, 2.0, []),
     ],
 )
 def test_worse_is_said_by_class_and_number(mean: float, p95: float, expected: list[str]) -> None:
@@ -190,3 +190,9 @@ def test_worse_is_said_by_class_and_number(mean: float, p95: float, expected: li
 def test_a_trace_makes_no_picture_over_loads() -> None:
     table = Table("whole", "8 GPUs", None, {"shipped": measures(1, 2)})
     assert "polyline" not in draw(Result([table], 0, 0))
+
+
+def test_a_wait_of_minutes_is_compared_in_minutes() -> None:
+    policies = {"fcfs": measures(0.0, 0.5), "shipped": measures(0.1, 0.75)}
+    found = worse(Table("mig", "8 GPUs", 0.5, policies), "fcfs")
+    assert found == ["1 GPU mean (+6 min)", "1 GPU p95 (+15 min)"]

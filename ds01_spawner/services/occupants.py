@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ds01_spawner.core.devices import Device, Process, Snapshot
+from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import format_size
 
 MIB = 1 << 20
@@ -21,6 +21,7 @@ DISPLAY_MEMORY = 50 * MIB  # a screen takes less, a program that computes takes 
 # What is in use at the first look may already be a rest, so not everything is believed.
 BASELINE_AT_MOST = 512 * MIB
 TOLERANCE = 256 * MIB
+UNTOLD = "the driver does not tell who uses it"
 
 _CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?=\.scope|/|$)")
 _OF_USERS = "/user.slice/"  # there, users make groups of any name
@@ -117,12 +118,15 @@ def outsiders(
     """Of each device that somebody without a lease of it uses: who, for people.
 
     Memory that nobody gave back counts too; on a leased device it is the server's own. What the
-    driver cannot tell is not taken for nothing. The baselines learn from it.
+    driver cannot tell is not taken for nothing, but of made-up devices, where nobody can be. The
+    baselines learn from it.
     """
     found: dict[str, str] = {}
     for device in snapshot.devices:
-        usage = snapshot.usage.get(device.uuid)
-        if usage is None:
+        usage = snapshot.usage.get(device.uuid, Usage())
+        if usage.processes is None and usage.memory is None:
+            if device.healthy and not snapshot.simulated and device.uuid not in tenants.leased:
+                found[device.uuid] = UNTOLD
             continue
         computing = [p for p in usage.processes or () if not _is_display(p, occupants.get(p.pid))]
         who = next(_strangers(device, computing, occupants, tenants), "")

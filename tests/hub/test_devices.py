@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.devices import Device, Snapshot, Usage
 from ds01_spawner.hub.rendering import render
 from ds01_spawner.services import wiring
 from ds01_spawner.services.inventory.base import NoDevices
@@ -38,10 +38,11 @@ Has = Callable[..., Any]
 
 
 class Fixed(NoDevices):
-    """An inventory of these devices."""
+    """An inventory of these devices, which nobody uses."""
 
     def __init__(self, *devices: Device) -> None:
-        self.seen = Snapshot(devices=devices)
+        usage = {device.uuid: Usage(0.0, 0, ()) for device in devices}
+        self.seen = Snapshot(devices=devices, usage=usage)
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return self.seen

@@ -105,7 +105,7 @@ class OnCards:
         """By whom, of the devices in their order, where the driver tells this of them."""
         devices = self.world.snapshot.devices
         told = {d.uuid: of for d, of in zip(devices, usage, strict=False)}
-        snapshot = replace(self.world.snapshot, usage=told)
+        snapshot = replace(self.world.snapshot, usage=told, simulated=False)
         held = await self.world.reconciler.foreign_devices(snapshot)
         return [held.get(d.uuid, "") for d in devices[: len(usage)]]
 
@@ -194,7 +194,7 @@ async def test_memory_that_nobody_gave_back(world: World, on_cards: OnCards) -> 
     assert await on_cards.held(Usage(None, rest, None)) == [
         "256 MiB still in use and the driver does not tell by whom"
     ]
-    assert await on_cards.held(Usage(None, 100, None), Usage(), Usage(None, None, ())) == [""] * 3
+    assert await on_cards.held(Usage(None, 100, None), Usage(None, None, ())) == ["", ""]
     screen = Process(on_cards.process("/", 0, "Xorg"), 40 << 20)
     assert await on_cards.held(Usage(None, (40 << 20) + 100, (screen,))) == [""]
     assert await on_cards.held(Usage(None, (40 << 20) + rest, (screen,))) == [
@@ -208,6 +208,21 @@ async def test_a_rest_from_before_the_first_look(on_cards: OnCards) -> None:
     assert await on_cards.held(Usage(None, most + 1, ())) == [
         "768 MiB still in use and no process to be seen"
     ]
+
+
+async def test_a_device_of_which_nothing_is_told_is_not_given_out(
+    world: World, on_cards: OnCards
+) -> None:
+    silent, untold = Usage(utilization=0.0), "the driver does not tell who uses it"
+    assert await on_cards.held(silent, silent) == [untold, untold]
+    told_of_none = replace(world.snapshot, simulated=False)
+    held = await world.reconciler.foreign_devices(told_of_none)
+    assert set(held) == {d.uuid for d in world.snapshot.devices}
+    sick = tuple(replace(d, healthy=False) for d in world.snapshot.devices)
+    assert await world.reconciler.foreign_devices(replace(told_of_none, devices=sick)) == {}
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}  # made up
+    await world.serve("ada")  # whose devices are its own, whatever is told
+    assert await on_cards.held(silent, silent) == [untold, ""]
 
 
 async def test_memory_of_a_leased_device_is_its_servers(world: World, on_cards: OnCards) -> None:

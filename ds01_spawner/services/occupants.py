@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import format_size
+from ds01_spawner.services.inventory.kfd import card_of
 
 MIB = 1 << 20
 DISPLAY_SERVERS = ("Xorg", "Xwayland", "gdm", "gnome-shell", "sddm", "lightdm")
@@ -137,6 +138,19 @@ def outsiders(
         if who:
             found[device.uuid] = who
     return found
+
+
+def divided_anew(snapshot: Snapshot, leased: Mapping[str, str]) -> dict[str, str]:
+    """Of each device on whose card somebody has what it was divided into before: who, for people.
+
+    `leased` is who has each device. The container still has its device files of the card.
+    """
+    there = {device.uuid for device in snapshot.devices}
+    cards = {card_of(uuid): who for uuid, who in leased.items() if uuid not in there}
+    named = {d.uuid: cards.get(d.parent or card_of(d.uuid)) for d in snapshot.devices}
+    return {
+        uuid: f"{who}, from before its card was divided anew" for uuid, who in named.items() if who
+    }
 
 
 def _is_display(process: Process, occupant: Occupant | None) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01_spawner.core.devices import Process, Usage
+from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
+from ds01_spawner.errors import NoDeviceFree
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.occupants import (
     BASELINE_AT_MOST,
@@ -231,3 +232,35 @@ async def test_memory_of_a_leased_device_is_its_servers(world: World, on_cards: 
     assert await on_cards.held(idle, leased) == ["", ""]
     await world.reconciler.end(lease, "the admin said so")
     assert await on_cards.held(idle, leased) == ["", "3 GiB still in use and no process to be seen"]
+
+
+CARD = Device("0x9", "amd", "AMD Instinct MI300X", "ROCM6", 2520, 192 << 30)
+
+
+def divided(mode: str, parts: int) -> tuple[Device, ...]:
+    part = replace(CARD, units=2520 // parts, parent="0x9", profile=mode)
+    return tuple(replace(part, uuid=f"0x{8 - n}.0x9.{mode}{n}") for n in range(parts))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((CARD,), divided("dpx", 2), id="the card, then its parts"),
+        pytest.param(divided("dpx", 2), (CARD,), id="a part, then the card"),
+        pytest.param(divided("dpx", 2), divided("qpx", 4), id="a part, then others"),
+    ],
+)
+async def test_a_card_that_is_divided_anew_is_its_tenants(
+    world: World, before: tuple[Device, ...], after: tuple[Device, ...]
+) -> None:
+    other = replace(CARD, uuid="0xa", healthy=False)
+    world.snapshot = Snapshot(devices=(*before, other), simulated=True)
+    await world.serve("ada")
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}
+    world.snapshot = Snapshot(devices=(*after, replace(other, healthy=True)), simulated=True)
+    held = await world.reconciler.foreign_devices(world.snapshot)
+    who = "a server of ada, from before its card was divided anew"
+    assert held == {device.uuid: who for device in after}
+    assert world.reserve("bob", foreign=held).devices == ("0xa",)
+    with pytest.raises(NoDeviceFree):
+        world.reserve("eve", foreign=held)

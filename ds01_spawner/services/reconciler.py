@@ -56,7 +56,7 @@ class Reconciler:
         stop_server: Callable[[Lease], Awaitable[None]] | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         stop_seconds: int = 10,
-        processes: Processes = Processes(),  # noqa: B008 - has no state
+        processes: Processes | None = None,
     ) -> None:
         self._engine = engine
         self._in_ledger = in_ledger
@@ -68,7 +68,7 @@ class Reconciler:
         self._stop_server = stop_server
         self._rules = rules
         self._stop_seconds = stop_seconds
-        self._processes = processes
+        self._processes = processes or Processes()
         self._baselines = Baselines()
         self._one = asyncio.Lock()
         self._looks = asyncio.Semaphore(AT_ONCE)
@@ -125,7 +125,7 @@ class Reconciler:
 
     async def _outsiders(self, snapshot: Snapshot, tenants: Tenants) -> Mapping[str, str]:
         pids = {p.pid for usage in snapshot.usage.values() for p in usage.processes or ()}
-        occupants = await asyncio.to_thread(self._processes.look, pids) if pids else {}
+        occupants = await self._processes.look(pids)
         return outsiders(snapshot, occupants, tenants, self._baselines)
 
     # --- looking -----------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import pwd
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +56,7 @@ def test_the_container_of_a_process(groups: str, container: str) -> None:
 
 
 def test_the_processes_of_this_host() -> None:
-    found = Processes().look([os.getpid(), 2**30])
+    found = asyncio.run(Processes().look([os.getpid(), 2**30]))
     assert set(found) == {os.getpid()}
     me = found[os.getpid()]
     # The tests themselves may run in a container.
@@ -62,11 +64,11 @@ def test_the_processes_of_this_host() -> None:
     assert me.command == Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_process_that_tells_no_owner(tmp_path: Path) -> None:
+async def test_a_process_that_tells_no_owner(tmp_path: Path) -> None:
     for name in ("cgroup", "status", "comm"):
         (tmp_path / "7").mkdir(exist_ok=True)
         (tmp_path / "7" / name).write_text("")
-    assert Processes(tmp_path).look([7])[7].account == "somebody"
+    assert (await Processes(tmp_path).look([7]))[7].account == "somebody"
 
 
 # --- on the cards --------------------------------------------------------------------------------
@@ -158,6 +160,30 @@ async def test_whoever_is_there_without_a_lease_holds_the_device(
 async def test_an_account_that_is_not_known_is_told_by_its_number(on_cards: OnCards) -> None:
     pid = on_cards.process("/", uid=4_000_000_000)
     assert await on_cards.held(by(pid)) == [f"process {pid} of uid 4000000000, outside this hub"]
+
+
+async def test_names_of_accounts_are_not_waited_for_for_long(on_cards: OnCards) -> None:
+    """The directory of accounts is down: nobody's form or start may hang on that."""
+    answers = threading.Event()
+    asked: list[int] = []
+
+    def name_of(uid: int) -> str:
+        asked.append(uid)
+        if uid != 1:
+            assert answers.wait(60)
+        return f"account-{uid}"
+
+    processes = Processes(on_cards.proc, name_of=name_of, patience_s=0.05)
+    local, remote = on_cards.process("/", uid=1), on_cards.process("/", uid=2)
+    try:
+        for _ in range(3):
+            found = await processes.look([local, remote])
+            assert [found[pid].account for pid in (local, remote)] == ["account-1", "uid 2"]
+        assert asked.count(2) == 1  # one that hangs is not asked for again
+    finally:
+        answers.set()
+    processes._patience_s = 60
+    assert (await processes.look([remote]))[remote].account == "account-2"
 
 
 async def test_a_container_that_holds_a_device_is_told_before_its_processes(

@@ -155,11 +155,8 @@ def _cards(root: Path, slots: Mapping[str, list[_Node]]) -> dict[str, str]:
         slot: _told(_folder(root, parts[0]) / "unique_id", 16) or parts[0].unique_id
         for slot, parts in slots.items()
     }
-    times = Counter(ids.values())
-    return {
-        slot: f"0x{own:016x}" if own and times[own] == 1 else f"pci-{slot}"
-        for slot, own in ids.items()
-    }
+    once = {own for own, times in Counter(ids.values()).items() if own and times == 1}
+    return {s: f"0x{own:016x}" if own in once else f"pci-{s}" for s, own in ids.items()}
 
 
 def card_of(uuid: str) -> str:

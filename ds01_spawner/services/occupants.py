@@ -5,14 +5,18 @@ A container is found by its control group, which only root can choose; anybody e
 
 from __future__ import annotations
 
+import asyncio
 import pwd
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ds01_spawner.core.devices import Device, Process, Snapshot
+from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import format_size
+from ds01_spawner.services.inventory.kfd import card_of
+from ds01_spawner.services.threads import Pool
 
 MIB = 1 << 20
 DISPLAY_SERVERS = ("Xorg", "Xwayland", "gdm", "gnome-shell", "sddm", "lightdm")
@@ -21,8 +25,11 @@ DISPLAY_MEMORY = 50 * MIB  # a screen takes less, a program that computes takes 
 # What is in use at the first look may already be a rest, so not everything is believed.
 BASELINE_AT_MOST = 512 * MIB
 TOLERANCE = 256 * MIB
+PATIENCE_S = 1.0  # with those who know the names of accounts
+UNTOLD = "the driver does not tell who uses it"
 
 _CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?=\.scope|/|$)")
+_UID = re.compile(r"^Uid:\s+(\d+)", re.MULTILINE)
 _OF_USERS = "/user.slice/"  # there, users make groups of any name
 
 
@@ -36,26 +43,66 @@ class Occupant:
 
 
 class Processes:
-    """The host's processes, seen in `/proc`. Blocks: accounts may come over the network."""
+    """The host's processes, seen in `/proc`.
 
-    def __init__(self, root: Path = Path("/proc")) -> None:
+    Names of accounts may come over the network: those that do not come within `patience_s` are told
+    by their numbers.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/proc"),
+        *,
+        name_of: Callable[[int], str] = lambda uid: pwd.getpwuid(uid).pw_name,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._root = root
+        self._name_of = name_of
+        self._patience_s = patience_s
+        self._pool = Pool("ds01-accounts", 2, lambda: None)
+        self._asked: dict[int, asyncio.Future[str]] = {}  # by uid; those that still hang, too
 
-    def look(self, pids: Iterable[int]) -> dict[int, Occupant]:
+    async def look(self, pids: Collection[int]) -> dict[int, Occupant]:
         """Those of these processes that are to be seen."""
-        found = {pid: self._occupant(pid) for pid in pids}
-        return {pid: occupant for pid, occupant in found.items() if occupant is not None}
+        if not pids:
+            return {}
+        found = await asyncio.to_thread(self._look, pids)
+        names = await self._names({uid for _, uid in found.values() if uid is not None})
+        return {
+            pid: occupant if uid is None else replace(occupant, account=names[uid])
+            for pid, (occupant, uid) in found.items()
+        }
 
-    def _occupant(self, pid: int) -> Occupant | None:
-        folder = self._root / str(pid)
+    def _look(self, pids: Iterable[int]) -> dict[int, tuple[Occupant, int | None]]:
+        """Each with the number of its account, where that matters and is told."""
+        found: dict[int, tuple[Occupant, int | None]] = {}
+        for pid in pids:
+            folder = self._root / str(pid)
+            try:
+                groups = (folder / "cgroup").read_text(errors="replace")
+                status = (folder / "status").read_text(errors="replace")
+                command = (folder / "comm").read_text(errors="replace").strip()
+            except OSError:
+                continue
+            container, uid = container_of(groups), _UID.search(status)
+            occupant = Occupant(container, "" if container else "somebody", command)
+            found[pid] = occupant, int(uid[1]) if uid and not container else None
+        return found
+
+    async def _names(self, uids: set[int]) -> dict[int, str]:
+        self._asked = {uid: name for uid, name in self._asked.items() if not name.done()}
+        for uid in uids - self._asked.keys():
+            self._asked[uid] = asyncio.ensure_future(self._pool.run(partial(self._name, uid)))
+        asked = {uid: self._asked[uid] for uid in uids}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=self._patience_s)
+        return {uid: of.result() if of.done() else f"uid {uid}" for uid, of in asked.items()}
+
+    def _name(self, uid: int) -> str:
         try:
-            groups = (folder / "cgroup").read_text(errors="replace")
-            status = (folder / "status").read_text(errors="replace")
-            command = (folder / "comm").read_text(errors="replace").strip()
-        except OSError:
-            return None
-        container = container_of(groups)
-        return Occupant(container, "" if container else _account(status), command)
+            return self._name_of(uid)
+        except (KeyError, OverflowError):
+            return f"uid {uid}"
 
 
 def container_of(groups: str) -> str:
@@ -69,16 +116,6 @@ def container_of(groups: str) -> str:
         if match:
             return match[1]
     return ""
-
-
-def _account(status: str) -> str:
-    match = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
-    if not match:
-        return "somebody"
-    try:
-        return pwd.getpwuid(int(match[1])).pw_name
-    except (KeyError, OverflowError):
-        return f"uid {match[1]}"
 
 
 class Baselines:
@@ -117,12 +154,15 @@ def outsiders(
     """Of each device that somebody without a lease of it uses: who, for people.
 
     Memory that nobody gave back counts too; on a leased device it is the server's own. What the
-    driver cannot tell is not taken for nothing. The baselines learn from it.
+    driver cannot tell is not taken for nothing, but of made-up devices, where nobody can be. The
+    baselines learn from it.
     """
     found: dict[str, str] = {}
     for device in snapshot.devices:
-        usage = snapshot.usage.get(device.uuid)
-        if usage is None:
+        usage = snapshot.usage.get(device.uuid, Usage())
+        if usage.processes is None and usage.memory is None:
+            if device.healthy and not snapshot.simulated and device.uuid not in tenants.leased:
+                found[device.uuid] = UNTOLD
             continue
         computing = [p for p in usage.processes or () if not _is_display(p, occupants.get(p.pid))]
         who = next(_strangers(device, computing, occupants, tenants), "")
@@ -133,6 +173,19 @@ def outsiders(
         if who:
             found[device.uuid] = who
     return found
+
+
+def divided_anew(snapshot: Snapshot, leased: Mapping[str, str]) -> dict[str, str]:
+    """Of each device on whose card somebody has what it was divided into before: who, for people.
+
+    `leased` is who has each device. The container still has its device files of the card.
+    """
+    there = {device.uuid for device in snapshot.devices}
+    cards = {card_of(uuid): who for uuid, who in leased.items() if uuid not in there}
+    named = {d.uuid: cards.get(d.parent or card_of(d.uuid)) for d in snapshot.devices}
+    return {
+        uuid: f"{who}, from before its card was divided anew" for uuid, who in named.items() if who
+    }
 
 
 def _is_display(process: Process, occupant: Occupant | None) -> bool:

@@ -13,7 +13,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.errors import DS01Error, StillThere
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.ledger import Lease, Ledger
-from ds01_spawner.services.occupants import Baselines, Processes, Tenants, outsiders
+from ds01_spawner.services.occupants import Baselines, Processes, Tenants, divided_anew, outsiders
 from ds01_spawner.services.reconcile import Action, Rules, Situation, decide, ending
 from ds01_spawner.services.seen import Holding, Seen, holders, holding, keeps_devices, seen
 
@@ -56,7 +56,7 @@ class Reconciler:
         stop_server: Callable[[Lease], Awaitable[None]] | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         stop_seconds: int = 10,
-        processes: Processes = Processes(),  # noqa: B008 - has no state
+        processes: Processes | None = None,
     ) -> None:
         self._engine = engine
         self._in_ledger = in_ledger
@@ -68,7 +68,7 @@ class Reconciler:
         self._stop_server = stop_server
         self._rules = rules
         self._stop_seconds = stop_seconds
-        self._processes = processes
+        self._processes = processes or Processes()
         self._baselines = Baselines()
         self._one = asyncio.Lock()
         self._looks = asyncio.Semaphore(AT_ONCE)
@@ -99,7 +99,8 @@ class Reconciler:
         """Of each device that is in use outside the ledger: by whom.
 
         By containers of others and by ours that have no live lease, whatever they do there; by
-        processes of anybody else; and by nobody, where memory was not given back.
+        leases of what its card was divided into before; by processes of anybody else; and by
+        nobody, where memory was not given back.
         """
         if not snapshot.devices:
             return {}
@@ -118,11 +119,13 @@ class Reconciler:
         others = [c for c in strays if c not in ours and keeps_devices(c)]
         held = [(c, Holding(frozenset(c.devices))) for c in ours]
         found = holders([*held, *await self._look_at(others)], snapshot)
-        return {**await self._outsiders(snapshot, tenants), **found}
+        leased = {uuid: f"a server of {lease.user}" for lease in leases for uuid in lease.devices}
+        displaced = divided_anew(snapshot, leased)
+        return {**await self._outsiders(snapshot, tenants), **displaced, **found}
 
     async def _outsiders(self, snapshot: Snapshot, tenants: Tenants) -> Mapping[str, str]:
         pids = {p.pid for usage in snapshot.usage.values() for p in usage.processes or ()}
-        occupants = await asyncio.to_thread(self._processes.look, pids) if pids else {}
+        occupants = await self._processes.look(pids)
         return outsiders(snapshot, occupants, tenants, self._baselines)
 
     # --- looking -----------------------------------------------------------------------------

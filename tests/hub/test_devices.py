@@ -40,10 +40,11 @@ Has = Callable[..., Any]
 
 
 class Fixed(NoDevices):
-    """An inventory of these devices."""
+    """An inventory of these devices, which nobody uses."""
 
     def __init__(self, *devices: Device) -> None:
-        self.seen = Snapshot(devices=devices)
+        usage = {device.uuid: Usage(0.0, 0, ()) for device in devices}
+        self.seen = Snapshot(devices=devices, usage=usage)
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return self.seen

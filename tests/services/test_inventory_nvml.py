@@ -12,7 +12,8 @@ import pynvml
 import pytest
 
 from ds01_spawner.core.devices import Process, Usage
-from ds01_spawner.services.inventory.nvml import NvmlInventory
+from ds01_spawner.core.lifetime import computes
+from ds01_spawner.services.inventory.nvml import OPEN_AT_MOST_S, NvmlInventory
 from tests.fakes.nvml import assertions, build_library
 from tests.services.conftest import TAKEN, Driver
 
@@ -122,24 +123,30 @@ async def test_what_instances_do_is_told_of_each(driver: Driver) -> None:
         *H100_MIG, "used GPU-h 5000 700", "used MIG-2 3000 0", "utilization MIG-2 40",
         "process MIG-2 21 3000 compute",
     )  # fmt: skip
-    inventory = driver.inventory()
-    first = (await inventory.snapshot()).usage
-    assert first == {
-        "MIG-0": Usage(None, 0, ()),
-        "MIG-2": Usage(None, 3000 * MIB, (Process(21, 3000 * MIB),)),
+    # GPM tells what went on between two looks, of which the first answer has both.
+    assert (await driver.inventory().snapshot()).usage == {
+        "MIG-0": Usage(0.0, 0, ()),
+        "MIG-2": Usage(0.4, 3000 * MIB, (Process(21, 3000 * MIB),)),
     }
-    driver.later()  # GPM tells what went on between two looks
-    assert await utilization(driver, inventory) == {"MIG-0": 0.0, "MIG-2": 0.4}
 
 
-async def utilization(driver: Driver, inventory: NvmlInventory) -> dict[str, float | None]:
-    """As soon as two looks are far enough from each other."""
-    while True:
-        driver.later()
-        usage = (await inventory.snapshot()).usage
-        found = {uuid: of.utilization for uuid, of in usage.items()}
-        if any(value is not None for value in found.values()):
-            return found
+async def test_an_idle_instance_is_idle_also_when_the_driver_is_opened_again(
+    driver: Driver,
+) -> None:
+    driver.says(*H100_MIG, "process MIG-2 21 3000 compute")
+    inventory = driver.inventory()
+    for wait in (0, 3, OPEN_AT_MOST_S):
+        driver.later(wait)
+        assert computes([(await inventory.snapshot()).usage["MIG-2"]]) is False
+
+
+async def test_an_instance_made_later_tells_at_once_too(driver: Driver) -> None:
+    driver.says(*H100_MIG[:2])
+    inventory = driver.inventory()
+    await inventory.snapshot()
+    driver.says(*H100_MIG, "utilization MIG-2 40")
+    driver.later()
+    assert (await inventory.snapshot()).usage["MIG-2"].utilization == 0.4
 
 
 @pytest.mark.parametrize(

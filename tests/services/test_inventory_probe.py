@@ -104,6 +104,34 @@ async def test_but_not_for_ever(driver: Driver) -> None:
     assert known(await inventory.snapshot()) == ["GPU-a"]
 
 
+async def late_answer(driver: Driver, inventory: NvmlInventory, *records: str) -> None:
+    """The driver opens and answers after the one who asked has given up."""
+    assert "did not answer within 0.1 s" in unknown(await inventory.snapshot())
+    answer = process_of(inventory)._answer
+    assert answer
+    driver.says(*records)
+    await answer
+    inventory._prober._deadline_s = 60
+    driver.later(5)
+
+
+async def test_an_answer_that_comes_late_is_none_to_the_next_question(driver: Driver) -> None:
+    driver.says("hang nvmlInitWithFlags", A100)
+    inventory = driver.inventory(deadline_s=0.1)
+    await late_answer(driver, inventory, A100)
+    opening = process_of(inventory)
+    driver.says(A100, "used GPU-a 900 0")
+    assert (await inventory.snapshot()).usage["GPU-a"].memory == 900 << 20
+    assert process_of(inventory) is opening
+
+
+async def test_an_error_that_comes_late_is_told(driver: Driver) -> None:
+    driver.says("hang nvmlInitWithFlags", A100)
+    inventory = driver.inventory(deadline_s=0.1)
+    await late_answer(driver, inventory, "init 18", A100)
+    assert "version mismatch" in unknown(await inventory.snapshot())
+
+
 async def test_a_call_that_hangs_means_not_known_until_it_answers(driver: Driver) -> None:
     driver.says(A100)
     inventory = driver.inventory()

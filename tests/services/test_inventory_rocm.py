@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
+from ds01_spawner.services.inventory.kfd import card_of
 from ds01_spawner.services.inventory.rocm import RocmInventory
 from tests.services.amd_host import GIB, GID, KFD, AmdHost
 
@@ -61,27 +62,41 @@ async def test_several_cards_are_told_in_the_order_of_their_addresses(host: AmdH
     assert all(d.healthy for d in told.devices)
 
 
+ID = "0x000000000000000"
+
+
 @pytest.mark.parametrize(
-    ("ids", "uuids"),
+    ("ids", "board", "card", "uuids"),
     [
-        pytest.param((9, 9, 9, 9), [f"0x0000000000000009.{n}" for n in range(4)], id="the card's"),
-        pytest.param((9, 8, 7, 6), [f"0x{n:016x}" for n in (9, 8, 7, 6)], id="their own"),
-        pytest.param((0, 0, 0, 0), [f"pci-0000:05:00.{n}" for n in range(4)], id="none"),
+        pytest.param((9, 9, 9, 9), None, f"{ID}9", [f"{ID}9.qpx{n}" for n in range(4)],
+                     id="the card's"),
+        pytest.param((9, 8, 7, 6), 5, f"{ID}5", [f"{ID}{9 - n}.{ID}5.qpx{n}" for n in range(4)],
+                     id="their own"),
+        pytest.param((9, 8, 7, 6), None, f"{ID}9",
+                     [f"{ID}9.qpx0", *(f"{ID}{9 - n}.{ID}9.qpx{n}" for n in (1, 2, 3))],
+                     id="their own, and none of the card"),
+        pytest.param((0, 0, 0, 0), None, "pci-0000:05:00",
+                     [f"pci-0000:05:00.qpx{n}" for n in range(4)], id="none"),
     ],
-)
-async def test_the_parts_of_a_card(host: AmdHost, ids: tuple[int, ...], uuids: list[str]) -> None:
+)  # fmt: skip
+async def test_the_parts_of_a_card(
+    host: AmdHost, ids: tuple[int, ...], board: int | None, card: str, uuids: list[str]
+) -> None:
     folder = host.gpu(1, minor=128, bus=0x05, unique_id=ids[0], memory=192, target=90402)
     (folder / "current_compute_partition").write_text("QPX\n")
     (folder / "product_name").write_text("AMD Instinct MI300X\n")
+    if board is not None:
+        (folder / "unique_id").write_text(f"{board:016x}\n")
     for part in (1, 2, 3):
         host.part(1 + part, 0x05, part, minor=128 + part, unique_id=ids[part])
     host.process(7, vram_1002=GIB)
     told = await snapshot(host)
     assert [d.uuid for d in told.devices] == uuids
+    assert {card_of(uuid) for uuid in uuids} == {card}
     assert [d.nodes[1] for d in told.devices] == [f"/dev/dri/renderD{128 + n}" for n in range(4)]
     assert {
         (d.name, d.profile, d.parent, d.units, d.memory, d.healthy, d.whole) for d in told.devices
-    } == {("AMD Instinct MI300X", "qpx", "pci-0000:05:00", 630, 48 * GIB, True, False)}
+    } == {("AMD Instinct MI300X", "qpx", card, 630, 48 * GIB, True, False)}
     assert told.usage[uuids[1]] == Usage(None, None, (Process(7, GIB),))
     assert told.usage[uuids[0]] == Usage(None, None, ())
 
@@ -92,6 +107,44 @@ async def test_the_uuid_of_a_part_is_never_its_cards(host: AmdHost) -> None:
     devices = (await snapshot(host)).devices
     assert not {d.uuid for d in devices} & {d.parent for d in devices}
     assert {d.profile for d in devices} == {"part"}  # a kernel that does not tell the mode
+
+
+@pytest.mark.parametrize(
+    ("whole", "parts", "board"),
+    [
+        pytest.param(9, (9, 9), None, id="KFD tells the card's id"),
+        pytest.param(9, (9, 8), 5, id="the part's, and of a whole card too"),
+        pytest.param(9, (9, 8), None, id="the same, and DRM tells none"),
+        pytest.param(5, (9, 8), 5, id="the part's"),
+        pytest.param(0, (0, 0), None, id="none"),
+    ],
+)
+async def test_a_card_has_one_name_however_it_is_divided(
+    host: AmdHost, whole: int, parts: tuple[int, int], board: int | None
+) -> None:
+    async def told(mode: str, unique_id: int) -> Snapshot:
+        folder = host.gpu(1, minor=128, bus=0x05, unique_id=unique_id)
+        (folder / "current_compute_partition").write_text(f"{mode}\n")
+        if board is not None:
+            (folder / "unique_id").write_text(f"{board:016x}\n")
+        return await snapshot(host)
+
+    (card,) = (await told("SPX", whole)).devices
+    assert card.whole
+    assert card.uuid.startswith(f"{ID}{whole}" if whole else "pci-")  # as its users name it
+    host.part(2, 0x05, 1, minor=129, unique_id=parts[1])
+    divided = [d for mode in ("DPX", "CPX") for d in (await told(mode, parts[0])).devices]
+    assert len({d.uuid for d in divided}) == 4
+    names = {card_of(d.uuid) for d in (card, *divided)} | {d.parent for d in divided}
+    assert names == {card_of(card.uuid)}
+
+
+async def test_cards_with_one_id_are_told_apart_by_their_places(host: AmdHost) -> None:
+    host.gpu(1, bus=0x05, unique_id=9)
+    host.gpu(2, bus=0x06, unique_id=9)
+    uuids = [d.uuid for d in (await snapshot(host)).devices]
+    assert uuids == [f"{ID}9.pci-0000:05:00", f"{ID}9.pci-0000:06:00"]
+    assert [card_of(uuid) for uuid in uuids] == ["pci-0000:05:00", "pci-0000:06:00"]
 
 
 # --- use -----------------------------------------------------------------------------------------

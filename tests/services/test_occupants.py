@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import pwd
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ds01_spawner.core.devices import Process, Usage
+from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
+from ds01_spawner.errors import NoDeviceFree
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.occupants import (
     BASELINE_AT_MOST,
@@ -53,7 +56,7 @@ def test_the_container_of_a_process(groups: str, container: str) -> None:
 
 
 def test_the_processes_of_this_host() -> None:
-    found = Processes().look([os.getpid(), 2**30])
+    found = asyncio.run(Processes().look([os.getpid(), 2**30]))
     assert set(found) == {os.getpid()}
     me = found[os.getpid()]
     # The tests themselves may run in a container.
@@ -61,11 +64,11 @@ def test_the_processes_of_this_host() -> None:
     assert me.command == Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_process_that_tells_no_owner(tmp_path: Path) -> None:
+async def test_a_process_that_tells_no_owner(tmp_path: Path) -> None:
     for name in ("cgroup", "status", "comm"):
         (tmp_path / "7").mkdir(exist_ok=True)
         (tmp_path / "7" / name).write_text("")
-    assert Processes(tmp_path).look([7])[7].account == "somebody"
+    assert (await Processes(tmp_path).look([7]))[7].account == "somebody"
 
 
 # --- on the cards --------------------------------------------------------------------------------
@@ -105,7 +108,7 @@ class OnCards:
         """By whom, of the devices in their order, where the driver tells this of them."""
         devices = self.world.snapshot.devices
         told = {d.uuid: of for d, of in zip(devices, usage, strict=False)}
-        snapshot = replace(self.world.snapshot, usage=told)
+        snapshot = replace(self.world.snapshot, usage=told, simulated=False)
         held = await self.world.reconciler.foreign_devices(snapshot)
         return [held.get(d.uuid, "") for d in devices[: len(usage)]]
 
@@ -159,6 +162,30 @@ async def test_an_account_that_is_not_known_is_told_by_its_number(on_cards: OnCa
     assert await on_cards.held(by(pid)) == [f"process {pid} of uid 4000000000, outside this hub"]
 
 
+async def test_names_of_accounts_are_not_waited_for_for_long(on_cards: OnCards) -> None:
+    """The directory of accounts is down: nobody's form or start may hang on that."""
+    answers = threading.Event()
+    asked: list[int] = []
+
+    def name_of(uid: int) -> str:
+        asked.append(uid)
+        if uid != 1:
+            assert answers.wait(60)
+        return f"account-{uid}"
+
+    processes = Processes(on_cards.proc, name_of=name_of, patience_s=0.05)
+    local, remote = on_cards.process("/", uid=1), on_cards.process("/", uid=2)
+    try:
+        for _ in range(3):
+            found = await processes.look([local, remote])
+            assert [found[pid].account for pid in (local, remote)] == ["account-1", "uid 2"]
+        assert asked.count(2) == 1  # one that hangs is not asked for again
+    finally:
+        answers.set()
+    processes._patience_s = 60
+    assert (await processes.look([remote]))[remote].account == "account-2"
+
+
 async def test_a_container_that_holds_a_device_is_told_before_its_processes(
     world: World, on_cards: OnCards
 ) -> None:
@@ -194,7 +221,7 @@ async def test_memory_that_nobody_gave_back(world: World, on_cards: OnCards) -> 
     assert await on_cards.held(Usage(None, rest, None)) == [
         "256 MiB still in use and the driver does not tell by whom"
     ]
-    assert await on_cards.held(Usage(None, 100, None), Usage(), Usage(None, None, ())) == [""] * 3
+    assert await on_cards.held(Usage(None, 100, None), Usage(None, None, ())) == ["", ""]
     screen = Process(on_cards.process("/", 0, "Xorg"), 40 << 20)
     assert await on_cards.held(Usage(None, (40 << 20) + 100, (screen,))) == [""]
     assert await on_cards.held(Usage(None, (40 << 20) + rest, (screen,))) == [
@@ -210,9 +237,56 @@ async def test_a_rest_from_before_the_first_look(on_cards: OnCards) -> None:
     ]
 
 
+async def test_a_device_of_which_nothing_is_told_is_not_given_out(
+    world: World, on_cards: OnCards
+) -> None:
+    silent, untold = Usage(utilization=0.0), "the driver does not tell who uses it"
+    assert await on_cards.held(silent, silent) == [untold, untold]
+    told_of_none = replace(world.snapshot, simulated=False)
+    held = await world.reconciler.foreign_devices(told_of_none)
+    assert set(held) == {d.uuid for d in world.snapshot.devices}
+    sick = tuple(replace(d, healthy=False) for d in world.snapshot.devices)
+    assert await world.reconciler.foreign_devices(replace(told_of_none, devices=sick)) == {}
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}  # made up
+    await world.serve("ada")  # whose devices are its own, whatever is told
+    assert await on_cards.held(silent, silent) == [untold, ""]
+
+
 async def test_memory_of_a_leased_device_is_its_servers(world: World, on_cards: OnCards) -> None:
     lease = await world.serve("ada")
     idle, leased = Usage(None, 0, ()), Usage(None, 3 << 30, ())
     assert await on_cards.held(idle, leased) == ["", ""]
     await world.reconciler.end(lease, "the admin said so")
     assert await on_cards.held(idle, leased) == ["", "3 GiB still in use and no process to be seen"]
+
+
+CARD = Device("0x9", "amd", "AMD Instinct MI300X", "ROCM6", 2520, 192 << 30)
+
+
+def divided(mode: str, parts: int) -> tuple[Device, ...]:
+    part = replace(CARD, units=2520 // parts, parent="0x9", profile=mode)
+    return tuple(replace(part, uuid=f"0x{8 - n}.0x9.{mode}{n}") for n in range(parts))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((CARD,), divided("dpx", 2), id="the card, then its parts"),
+        pytest.param(divided("dpx", 2), (CARD,), id="a part, then the card"),
+        pytest.param(divided("dpx", 2), divided("qpx", 4), id="a part, then others"),
+    ],
+)
+async def test_a_card_that_is_divided_anew_is_its_tenants(
+    world: World, before: tuple[Device, ...], after: tuple[Device, ...]
+) -> None:
+    other = replace(CARD, uuid="0xa", healthy=False)
+    world.snapshot = Snapshot(devices=(*before, other), simulated=True)
+    await world.serve("ada")
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}
+    world.snapshot = Snapshot(devices=(*after, replace(other, healthy=True)), simulated=True)
+    held = await world.reconciler.foreign_devices(world.snapshot)
+    who = "a server of ada, from before its card was divided anew"
+    assert held == {device.uuid: who for device in after}
+    assert world.reserve("bob", foreign=held).devices == ("0xa",)
+    with pytest.raises(NoDeviceFree):
+        world.reserve("eve", foreign=held)

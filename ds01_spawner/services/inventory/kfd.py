@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ KFD = "sys/class/kfd/kfd"
 _GROUP, _OTHERS = 0o060, 0o006  # may read and write
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH)
 _PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_PLACE = re.compile(r"\.[a-z]+\d+$")  # which part of a card, and how that is divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class _Node:
         """Its PCI address but for the function, the same for all parts of a card."""
         bus, device = self.location >> 8 & 0xFF, self.location >> 3 & 0x1F
         return f"{self.domain:04x}:{bus:02x}:{device:02x}"
+
+    @property
+    def place(self) -> int:
+        """Which part of its card, by any number; another for each."""
+        return (self.location & 7) << 4 | self.location >> 28
 
 
 def read(root: Path, taken: datetime) -> Snapshot:
@@ -115,43 +121,50 @@ def _devices(root: Path, nodes: Iterable[_Node]) -> Iterator[tuple[Device, _Node
     slots: defaultdict[str, list[_Node]] = defaultdict(list)
     for node in sorted(nodes, key=lambda node: (node.slot, node.minor)):
         slots[node.slot].append(node)
-    uuids = _uuids(node for parts in slots.values() for node in parts)
+    cards = _cards(root, slots)
     # AMD's own tools number the cards of the driver, those that cannot compute among them.
     bound = {path.name for path in _listed(root / "sys/bus/pci/drivers/amdgpu")}
     order = sorted({name.rpartition(".")[0] for name in bound if _PCI.fullmatch(name)} | {*slots})
     for slot, parts in slots.items():
-        card = _folder(root, parts[0])
+        folder, card = _folder(root, parts[0]), cards[slot]
+        mode = _text(folder / "current_compute_partition").lower() or "part"
         for node in parts:
-            device = replace(_device(root, node, card), uuid=uuids[node], index=order.index(slot))
-            yield (_part(device, slot, card, len(parts)) if len(parts) > 1 else device), node
+            device = replace(_device(root, node, folder), index=order.index(slot))
+            own = f"0x{node.unique_id:016x}" if node.unique_id else card
+            name = own if own == card else f"{own}.{card}"
+            if len(parts) > 1:
+                uuid = f"{name}.{mode}{node.place}"
+                yield replace(_part(device, mode, len(parts)), uuid=uuid, parent=card), node
+            else:
+                yield replace(device, uuid=name), node
 
 
-def _part(device: Device, slot: str, card: Path, parts: int) -> Device:
+def _part(device: Device, mode: str, parts: int) -> Device:
     """The device as one of so many equal parts of a card."""
-    mode = _text(card / "current_compute_partition").lower()
-    return replace(
-        device,
-        units=UNITS_PER_GPU // parts,
-        memory=device.memory // parts,
-        profile=mode or "part",
-        parent=f"pci-{slot}",
-    )
+    units, memory = UNITS_PER_GPU // parts, device.memory // parts
+    return replace(device, units=units, memory=memory, profile=mode)
 
 
-def _uuids(nodes: Iterable[_Node]) -> dict[_Node, str]:
-    """A name for each: of its unique id; of its place where it has none or has it with others.
+def _cards(root: Path, slots: Mapping[str, list[_Node]]) -> dict[str, str]:
+    """A name for the card in each slot, the same however the card is divided.
 
-    Parts of a card have the card's id, or, with newer kernels, their own.
+    Of its unique id; of its place where it has none or has it with others. What KFD tells is the
+    card's id or, with newer kernels, that of the part; DRM tells the card's.
     """
-    named: defaultdict[str, list[_Node]] = defaultdict(list)
-    for node in nodes:
-        own = f"0x{node.unique_id:016x}" if node.unique_id else f"pci-{node.slot}"
-        named[own].append(node)
-    return {
-        node: name if len(same) == 1 else f"{name}.{place}"
-        for name, same in named.items()
-        for place, node in enumerate(same)
+    ids = {
+        slot: _told(_folder(root, parts[0]) / "unique_id", 16) or parts[0].unique_id
+        for slot, parts in slots.items()
     }
+    once = {own for own, times in Counter(ids.values()).items() if own and times == 1}
+    return {s: f"0x{own:016x}" if own in once else f"pci-{s}" for s, own in ids.items()}
+
+
+def card_of(uuid: str) -> str:
+    """The card that the UUID of an AMD device tells of: `[ID.]CARD[.MODE AND PLACE]`.
+
+    Each has KFD's id of it in front, where that is not the card's: by that its users name it.
+    """
+    return _PLACE.sub("", uuid).rpartition(".")[2]
 
 
 def _device(root: Path, node: _Node, card: Path) -> Device:
@@ -264,10 +277,10 @@ def _unless_gone(file: Path) -> int | None:
         raise
 
 
-def _told(file: Path) -> int | None:
+def _told(file: Path, base: int = 10) -> int | None:
     """The number in a file; None where this card or kernel does not tell it."""
     try:
-        return int(file.read_text())
+        return int(file.read_text(), base)
     except (OSError, ValueError):
         return None
 

@@ -128,15 +128,20 @@ class ProbeProcess:
         return self._process.pid
 
     async def ask(self) -> Answer:
-        """Its answer to one question, whenever it comes. Raises NoAnswer where it ends instead.
+        """Its answer to this question, whenever it comes. Raises NoAnswer where it ends instead.
 
-        Who gave up waiting for an answer gets that one when they ask again.
+        An answer that somebody gave up waiting for is waited for and dropped: it may tell of a time
+        before this call. An error is no older for that, and after one it may not answer any more.
         """
-        if self._answer is None:
-            self._answer = self._loop.create_future()
-            if self._process.stdin is not None:
-                with suppress(OSError):  # it has ended, which is told in a moment
-                    self._process.stdin.write(b"\n")
+        if self._answer is not None:
+            late = await asyncio.shield(self._answer)
+            self._answer = None
+            if late.error:
+                return late
+        self._answer = self._loop.create_future()
+        if self._process.stdin is not None:
+            with suppress(OSError):  # it has ended, which is told in a moment
+                self._process.stdin.write(b"\n")
         answer = await asyncio.shield(self._answer)
         self._answer, self.answers = None, True
         return answer

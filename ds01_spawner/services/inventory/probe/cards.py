@@ -54,7 +54,11 @@ class Cards:
 
     def ask(self) -> Facts:
         """Everything. Raises NVMLError where not even the number of cards can be told."""
-        cards = [self._card(index) for index in range(nvml.nvmlDeviceGetCount())]
+        cards = self._cards()
+        if self._activity.begun:
+            # Without it an idle server would count as busy each time that the driver is opened.
+            time.sleep(GPM_PAUSE_S)
+            cards = self._cards()
         if self._links is None:
             self._links = links(self.handles())
         return {
@@ -63,6 +67,10 @@ class Cards:
             "cards": cards,
             "links": self._links,
         }
+
+    def _cards(self) -> list[Facts]:
+        self._activity.begun = False
+        return [self._card(index) for index in range(nvml.nvmlDeviceGetCount())]
 
     def _card(self, index: int) -> Facts:
         """One card with its MIG instances. A card that fails does not hide the others."""
@@ -120,6 +128,7 @@ class _Activity:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, Any, float | None]] = {}
+        self.begun = False  # whether some were looked at for the first time
 
     def of(self, card: Any, uuid: str, gi: int | None) -> float | None:
         """0 to 1; None at the first look, and where there is no telling."""
@@ -136,7 +145,9 @@ class _Activity:
         except nvml.NVMLError:
             nvml.nvmlGpmSampleFree(sample)
             return None
-        if before is not None:
+        if before is None:
+            self.begun = True
+        else:
             busy = _busy_between(before, sample)
             nvml.nvmlGpmSampleFree(before)
         self._last[uuid] = (now, sample, busy)

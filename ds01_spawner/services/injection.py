@@ -92,7 +92,8 @@ async def proven(
 
 
 def _uuids(snapshot: Snapshot) -> Sequence[str]:
-    return [] if snapshot.simulated else [device.uuid for device in snapshot.nvidia]
+    """Of what can be given out: a lost card, which CDI may not know, is no matter of the others."""
+    return [] if snapshot.simulated else [d.uuid for d in snapshot.nvidia if d.healthy]
 
 
 async def _refusal(engine: Engine, request: Json, id: str, labels: Mapping[str, str]) -> str:

@@ -58,6 +58,15 @@ async def test_the_way(
     assert (engine.containers, engine.images) == ({}, {})
 
 
+async def test_a_lost_card_does_not_shut_the_others() -> None:
+    engine = FakeEngine()
+    engine.cdi = NAMES
+    lost = Device("unknown-0", "gpu", "", None, 2520, 0, healthy=False, problem="is lost")
+    gpu_way = way_of(engine, "cdi")
+    await gpu_way.learn(Snapshot(devices=(*snapshot("GPU-1", "GPU-2").devices, lost)))
+    assert not gpu_way.choice.problem
+
+
 async def test_it_asks_again_only_where_there_is_a_reason() -> None:
     engine = FakeEngine(["GPU-1"])
     gpu_way = way_of(engine)

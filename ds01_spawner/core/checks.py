@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ds01_spawner.core.devices import Snapshot
@@ -42,6 +42,8 @@ _UNUSED = re.compile(
 _NETWORK_FILES = re.compile(
     r"nfs|cifs|smb|ceph|gluster|lustre|beegfs|gpfs|afs|9p|virtiofs|fuse\.(sshfs|s3fs|rclone)", re.I
 )
+# An engine's own time zone, and up to nanoseconds, which fromisoformat cannot read.
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 _NO_ENVVAR = re.compile(
     r"^\s*accept-nvidia-visible-devices-envvar-when-unprivileged\s*=\s*false", re.MULTILINE
 )
@@ -141,12 +143,11 @@ def legacy(info: Info, nvidia_config: str) -> Check:
 
 def clock(info: Info, now: datetime) -> Check:
     """Leases end by this machine's clock; an engine's that differs is another machine's."""
-    text = str(info.get("SystemTime") or "")[:19]  # nanoseconds, which fromisoformat cannot read
-    try:
-        theirs = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-    except ValueError:
+    told = _RFC3339.fullmatch(str(info.get("SystemTime") or ""))
+    if told is None:
         return Check("clock", True, f"{now:%Y-%m-%d %H:%M:%S} UTC")
-    skew = abs(now - theirs)
+    offset = told[2].replace("Z", "+00:00")  # which fromisoformat reads from Python 3.11 on only
+    skew = abs(now - datetime.fromisoformat(told[1] + offset))
     problem = f"the engine's differs by {skew.total_seconds():.0f} s" if skew > SKEW else ""
     fix = "Have both set by NTP (timedatectl set-ntp true)."
     return judged("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC", problem, fix)

@@ -131,7 +131,11 @@ def test_legacy(runtime: str, config: str, ok: bool) -> None:
         ("2026-01-02T03:04:05.755009199Z", True),
         ("2026-01-02T03:04:01Z", True),
         ("2026-01-02T03:03:05Z", False),
+        ("2026-01-02T04:04:05.75500919+01:00", True),
+        ("2026-01-01T21:34:05.7-05:30", True),
+        ("2026-01-02T03:04:05+01:00", False),
         ("", True),
+        ("0001-01-01T00:00:00", True),  # not a time as engines tell it
     ],
 )
 def test_clock(told: str, ok: bool) -> None:

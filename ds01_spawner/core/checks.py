@@ -40,8 +40,10 @@ _UNUSED = re.compile(
     re.IGNORECASE,
 )
 _NETWORK_FILES = re.compile(
-    r"nfs|cifs|smb|ceph|gluster|lustre|beegfs|gpfs|afs|9p|virtiofs|fuse\.(sshfs|s3fs|rclone)", re.I
+    r"nfs|cifs|smb|ceph|gluster|lustre|beegfs|gpfs|afs|9p|virtiofs|fuse(\.|$)", re.IGNORECASE
 )
+# Anything may come through FUSE, and most of what does comes from another machine.
+_LOCAL_FUSE = ("fuse.bindfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.mergerfs")
 # An engine's own time zone, and up to nanoseconds, which fromisoformat cannot read.
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 _NO_ENVVAR = re.compile(
@@ -241,4 +243,4 @@ def filesystem_of(path: str, mountinfo: str) -> str:
 
 def is_remote(filesystem: str) -> bool:
     """Whether files there are another machine's, where SQLite's locks do not hold."""
-    return _NETWORK_FILES.match(filesystem) is not None
+    return filesystem not in _LOCAL_FUSE and _NETWORK_FILES.match(filesystem) is not None

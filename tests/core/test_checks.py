@@ -229,6 +229,23 @@ def test_file_systems(path: str, kind: str, remote: bool) -> None:
     assert checks.is_remote(kind) == remote
 
 
+@pytest.mark.parametrize(
+    ("kind", "remote"),
+    [
+        ("fuse.sshfs", True),
+        ("fuse.glusterfs", True),
+        ("fuse.ceph-fuse", True),
+        ("fuse.juicefs", True),
+        ("fuse.made-tomorrow", True),
+        ("fuse", True),  # it does not tell
+        ("fuseblk", False),  # of a disk
+        ("fuse.fuse-overlayfs", False),
+    ],
+)
+def test_what_comes_through_fuse_is_remote_unless_it_is_known(kind: str, remote: bool) -> None:
+    assert checks.is_remote(kind) == remote
+
+
 def test_a_path_on_no_known_mount_has_no_known_file_system() -> None:
     assert checks.filesystem_of("/x", "") == ""
     assert not checks.is_remote("")

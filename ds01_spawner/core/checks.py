@@ -198,10 +198,13 @@ def inventory(snapshot: Snapshot) -> Check:
     parts += ["simulated"] if snapshot.simulated else []
     parts += [f"driver {snapshot.driver}"] if snapshot.driver else []
     parts += [f"CUDA {'.'.join(map(str, snapshot.cuda))}"] if snapshot.cuda else []
-    sick = [f"{d.uuid} {d.problem}" for d in snapshot.devices if not d.healthy]
-    wrong = [*(() if snapshot.known else snapshot.problems or ("not known",)), *sick]
+    sick = [d for d in snapshot.devices if not d.healthy]
+    wrong = [*(() if snapshot.known else snapshot.problems or ("not known",))]
+    wrong += [f"{d.uuid} {d.problem}" for d in sick]
     told = [] if wrong or snapshot.devices else list(snapshot.problems)
-    fix = "See what nvidia-smi says on this host; `ds01-spawner gpus` shows each device."
+    asked = {"rocm-smi" if d.kind == "amd" else "nvidia-smi" for d in sick or snapshot.devices}
+    tools = " or ".join(sorted(asked or {"nvidia-smi", "rocm-smi"}))
+    fix = f"See what {tools} says on this host; `ds01-spawner gpus` shows each device."
     return judged("devices", ", ".join([*parts, *told]), "; ".join(wrong), fix)
 
 
@@ -217,7 +220,7 @@ def gpu_way(choice: Choice, snapshot: Snapshot, info: Info) -> Check:
         return Check("gpu way", True, *parts)
     parts.append(f"NVIDIA's by {choice.way}, {choice.why}")
     if choice.way == "cdi":
-        parts += [cdi_name(device.uuid) for device in snapshot.nvidia]
+        parts += [cdi_name(device.uuid) for device in snapshot.nvidia if device.healthy]
     elif info.get("CgroupDriver") == "systemd":
         parts.append("servers may lose them at a systemctl daemon-reload, which CDI's do not")
     return judged("gpu way", "; ".join(parts), choice.problem, choice.fix)

@@ -185,6 +185,19 @@ def test_inventory(snapshot: Snapshot, ok: bool, told: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("snapshot", "tools"),
+    [
+        (Snapshot((replace(GPU, healthy=False),)), "See what nvidia-smi says"),
+        (Snapshot((GPU, replace(AMD, healthy=False))), "See what rocm-smi says"),
+        (Snapshot((AMD,), known=False), "See what rocm-smi says"),
+        (Snapshot(known=False), "See what nvidia-smi or rocm-smi says"),
+    ],
+)
+def test_the_makers_own_tool_is_named(snapshot: Snapshot, tools: str) -> None:
+    assert checks.inventory(snapshot).fix.startswith(tools)
+
+
+@pytest.mark.parametrize(
     ("choice", "devices", "info", "ok", "told"),
     [
         (Choice("request", "why"), (), {}, True, "there is no device"),

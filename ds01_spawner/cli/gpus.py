@@ -40,12 +40,14 @@ def show(args: argparse.Namespace) -> int:
             holders.setdefault(uuid, []).append(lease)
     aside = {c.device: f"set aside{f': {c.why}' if c.why else ''}" for c in cordons}
     problems += [f"{uuid} is in use without a lease: {who}" for uuid, who in foreign.items()]
-    there = {d.uuid for d in snapshot.devices}
+    there = {uuid for d in snapshot.devices for uuid in (d.uuid, d.parent)}
     problems += [
         f"{uuid} is {why}, and not there" for uuid, why in aside.items() if uuid not in there
     ]
     kept = {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
-    kept |= {**foreign, **aside}
+    kept |= foreign
+    kept |= {d.uuid: aside[d.parent] for d in snapshot.devices if d.parent in aside}
+    kept |= aside
     devices = [_row(d, holders.get(d.uuid, []), kept.get(d.uuid)) for d in snapshot.devices]
     lines = [
         (d.index, d.profile or "full", d.name, format_size(d.memory), gpueq_of_units(d.units),

@@ -37,11 +37,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def cordon(args: argparse.Namespace) -> int:
-    """Set a device aside; the exit code is 1 when this host has none of that UUID."""
+    """Set a device aside, or a card with all its parts; the exit code is 1 when there is none."""
 
     async def set_aside(hub: Opened) -> Cordon | None:
         snapshot = await hub.inventory.snapshot()
-        if snapshot.known and args.uuid not in {d.uuid for d in snapshot.devices}:
+        there = {uuid for d in snapshot.devices for uuid in (d.uuid, d.parent)}
+        if snapshot.known and args.uuid not in there:
             return None
         return hub.ledger.cordon(args.uuid, args.why)
 

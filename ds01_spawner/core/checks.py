@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ds01_spawner.core.devices import Snapshot
@@ -40,8 +40,12 @@ _UNUSED = re.compile(
     re.IGNORECASE,
 )
 _NETWORK_FILES = re.compile(
-    r"nfs|cifs|smb|ceph|gluster|lustre|beegfs|gpfs|afs|9p|virtiofs|fuse\.(sshfs|s3fs|rclone)", re.I
+    r"nfs|cifs|smb|ceph|gluster|lustre|beegfs|gpfs|afs|9p|virtiofs|fuse(\.|$)", re.IGNORECASE
 )
+# Anything may come through FUSE, and most of what does comes from another machine.
+_LOCAL_FUSE = ("fuse.bindfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.mergerfs")
+# An engine's own time zone, and up to nanoseconds, which fromisoformat cannot read.
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 _NO_ENVVAR = re.compile(
     r"^\s*accept-nvidia-visible-devices-envvar-when-unprivileged\s*=\s*false", re.MULTILINE
 )
@@ -141,12 +145,11 @@ def legacy(info: Info, nvidia_config: str) -> Check:
 
 def clock(info: Info, now: datetime) -> Check:
     """Leases end by this machine's clock; an engine's that differs is another machine's."""
-    text = str(info.get("SystemTime") or "")[:19]  # nanoseconds, which fromisoformat cannot read
-    try:
-        theirs = datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-    except ValueError:
+    told = _RFC3339.fullmatch(str(info.get("SystemTime") or ""))
+    if told is None:
         return Check("clock", True, f"{now:%Y-%m-%d %H:%M:%S} UTC")
-    skew = abs(now - theirs)
+    offset = told[2].replace("Z", "+00:00")  # which fromisoformat reads from Python 3.11 on only
+    skew = abs(now - datetime.fromisoformat(told[1] + offset))
     problem = f"the engine's differs by {skew.total_seconds():.0f} s" if skew > SKEW else ""
     fix = "Have both set by NTP (timedatectl set-ntp true)."
     return judged("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC", problem, fix)
@@ -195,10 +198,13 @@ def inventory(snapshot: Snapshot) -> Check:
     parts += ["simulated"] if snapshot.simulated else []
     parts += [f"driver {snapshot.driver}"] if snapshot.driver else []
     parts += [f"CUDA {'.'.join(map(str, snapshot.cuda))}"] if snapshot.cuda else []
-    sick = [f"{d.uuid} {d.problem}" for d in snapshot.devices if not d.healthy]
-    wrong = [*(() if snapshot.known else snapshot.problems or ("not known",)), *sick]
+    sick = [d for d in snapshot.devices if not d.healthy]
+    wrong = [*(() if snapshot.known else snapshot.problems or ("not known",))]
+    wrong += [f"{d.uuid} {d.problem}" for d in sick]
     told = [] if wrong or snapshot.devices else list(snapshot.problems)
-    fix = "See what nvidia-smi says on this host; `ds01-spawner gpus` shows each device."
+    asked = {"rocm-smi" if d.kind == "amd" else "nvidia-smi" for d in sick or snapshot.devices}
+    tools = " or ".join(sorted(asked or {"nvidia-smi", "rocm-smi"}))
+    fix = f"See what {tools} says on this host; `ds01-spawner gpus` shows each device."
     return judged("devices", ", ".join([*parts, *told]), "; ".join(wrong), fix)
 
 
@@ -214,7 +220,7 @@ def gpu_way(choice: Choice, snapshot: Snapshot, info: Info) -> Check:
         return Check("gpu way", True, *parts)
     parts.append(f"NVIDIA's by {choice.way}, {choice.why}")
     if choice.way == "cdi":
-        parts += [cdi_name(device.uuid) for device in snapshot.nvidia]
+        parts += [cdi_name(device.uuid) for device in snapshot.nvidia if device.healthy]
     elif info.get("CgroupDriver") == "systemd":
         parts.append("servers may lose them at a systemctl daemon-reload, which CDI's do not")
     return judged("gpu way", "; ".join(parts), choice.problem, choice.fix)
@@ -240,4 +246,4 @@ def filesystem_of(path: str, mountinfo: str) -> str:
 
 def is_remote(filesystem: str) -> bool:
     """Whether files there are another machine's, where SQLite's locks do not hold."""
-    return _NETWORK_FILES.match(filesystem) is not None
+    return filesystem not in _LOCAL_FUSE and _NETWORK_FILES.match(filesystem) is not None

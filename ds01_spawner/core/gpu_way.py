@@ -42,8 +42,6 @@ class EngineFacts:
 
     version: str = ""
     api: tuple[int, ...] = ()
-    default_runtime: str = ""
-    runtimes: frozenset[str] = frozenset()
     cdi_folders: tuple[str, ...] = ()  # none: CDI is off, or the engine is older than it
     cdi_names: frozenset[str] | None = None  # None: such an engine does not tell
 
@@ -68,8 +66,6 @@ def facts_of(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineFacts
     return EngineFacts(
         version=str(version.get("Version") or ""),
         api=api,
-        default_runtime=str(info.get("DefaultRuntime") or ""),
-        runtimes=frozenset(info.get("Runtimes") or ()),
         cdi_folders=tuple(info.get("CDISpecDirs") or ()),
         cdi_names=frozenset(str(d.get("ID")) for d in found) if api >= DISCOVERS else None,
     )

@@ -111,6 +111,17 @@ def parse(raw: object, offer: Offer) -> Request:
     return replace(request, preset=preset.name if preset else None)
 
 
+def wants_gpu(raw: object, offer: Offer) -> bool:
+    """Whether these options ask for a GPU, be it one that is shut at the moment.
+
+    Options that are refused anyway do not.
+    """
+    try:
+        return parse(raw, replace(offer, shut={})).gpus > 0
+    except OptionsRefused:
+        return False
+
+
 def from_form(
     form: Mapping[str, list[str]], presets: Mapping[str, Preset] | None = None
 ) -> dict[str, Any]:

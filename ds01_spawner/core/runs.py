@@ -82,11 +82,26 @@ def needs_of(entry: CatalogEntry, rules: Mapping[str, RunsOn]) -> Needs:
     No rule takes an image from one maker's GPUs to the other's.
     """
     known = Needs(entry.architectures, cuda_of(entry.image))
-    names = (entry.image, f"{entry.framework}/{entry.version}")
     for pattern, rule in rules.items():
-        if any(fnmatchcase(name, pattern) for name in names):
+        if _matches(entry, pattern):
             return _by_rule(known, rule)
     return known
+
+
+def of_other_maker(catalog: Catalog, rules: Mapping[str, RunsOn]) -> tuple[str, ...]:
+    """The patterns whose architectures are of no maker of the images they match: without effect."""
+    found = []
+    for pattern, rule in rules.items():
+        said = {family(a) for a in rule.architectures or ()}
+        made = {family(a) for e in catalog.entries if _matches(e, pattern) for a in e.architectures}
+        if said and made and said.isdisjoint(made):
+            found.append(pattern)
+    return tuple(found)
+
+
+def _matches(entry: CatalogEntry, pattern: str) -> bool:
+    names = (entry.image, f"{entry.framework}/{entry.version}")
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _by_rule(known: Needs, rule: RunsOn) -> Needs:

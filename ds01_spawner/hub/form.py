@@ -61,6 +61,7 @@ class Facts:
     offer: Offer
     snapshot: Snapshot
     taken: frozenset[str] = frozenset()  # UUIDs of devices that nobody new gets onto
+    aside: frozenset[str] = frozenset()  # those of them that an admin set aside
     shared: Mapping[str, Shared] = field(default_factory=dict)  # by UUID
     own_units: int = 0  # held by this user's servers
     own_servers: int = 0
@@ -76,8 +77,9 @@ def render(facts: Facts) -> str:
     chosen = _chosen(facts.chosen)
     environment = _preselected(offer, chosen)
     gpus = gpu_choices(
-        offer, facts.snapshot, taken=facts.taken, own_units=facts.own_units, shared=facts.shared
-    )
+        offer, facts.snapshot, taken=facts.taken, aside=facts.aside, own_units=facts.own_units,
+        shared=facts.shared,
+    )  # fmt: skip
     gpu = preselected_gpu(gpus, chosen, offer)
     problems = [_problem(problem) for problem in facts.problems]
     notices = list(facts.notices)

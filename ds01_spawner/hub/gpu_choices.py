@@ -39,12 +39,14 @@ def gpu_choices(
     snapshot: Snapshot,
     *,
     taken: Collection[str],
+    aside: Collection[str],
     own_units: int,
     shared: Mapping[str, Shared],
 ) -> list[GpuChoice]:
     """All choices of this host; `own_units` are held by the user's servers already.
 
-    Nobody new gets onto a device of `taken`, and onto one of `shared` only with a seat.
+    Nobody new gets onto a device of `taken`, and onto one of `shared` only with a seat. Of the
+    `taken` ones, those `aside` do not come back by themselves.
     """
     choices = [GpuChoice(NONE, "No GPU", ("CPU only",))]
     if not snapshot.known:
@@ -58,7 +60,8 @@ def gpu_choices(
             and d.architecture not in offer.shut
         ]  # fmt: skip
         archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
-        why = _why_shut(offer, devices, len(free), count, own_units)
+        back = _back(devices, aside)
+        why = _why_shut(offer, devices, len(free), back, count, own_units)
         choices.append(
             GpuChoice(value, title, _lines(devices, free), why, why == TAKEN, " ".join(archs))
         )
@@ -70,7 +73,7 @@ def gpu_choices(
         slices = [d for d in snapshot.devices if d.profile == profile]
         add(f"1:{profile}", f"1 GPU slice {profile}", slices, 1)
     if offer.sharing is not None:
-        choices += _seat(offer, offer.sharing, snapshot, taken, shared, own_units)
+        choices += _seat(offer, offer.sharing, snapshot, taken, aside, shared, own_units)
     return choices
 
 
@@ -79,6 +82,7 @@ def _seat(
     rule: Sharing,
     snapshot: Snapshot,
     taken: Collection[str],
+    aside: Collection[str],
     shared: Mapping[str, Shared],
     own_units: int,
 ) -> list[GpuChoice]:
@@ -91,7 +95,7 @@ def _seat(
     models = ", ".join(dict.fromkeys(d.name for d in devices))
     lines = (f"1 of {rule.seats} seats on {models}: {free} free", RISK)
     archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
-    why = _why_shut(offer, devices, free, 1, own_units, rule.seats)
+    why = _why_shut(offer, devices, free, _back(devices, aside), 1, own_units, rule.seats)
     why = NO_SEAT if why == TAKEN else why
     title, runs = "A seat on a shared GPU", " ".join(archs)
     return [GpuChoice(f"1:{SHARED}", title, lines, why, architectures=runs)]
@@ -123,9 +127,15 @@ def _count(devices: list[Device], name: str, memory: int) -> int:
     return sum((d.name, d.memory) == (name, memory) for d in devices)
 
 
+def _back(devices: list[Device], aside: Collection[str]) -> int:
+    return sum(d.healthy and d.uuid not in aside for d in devices)
+
+
 def _why_shut(
-    offer: Offer, devices: list[Device], free: int, count: int, own_units: int, seats: int = 1
-) -> str:
+    offer: Offer, devices: list[Device], free: int, back: int, count: int, own_units: int,
+    seats: int = 1,
+) -> str:  # fmt: skip
+    """`free` of the devices are to be had now, `back` at some time."""
     limits = offer.limits
     units = min((units_of_seat(d, seats) for d in devices), default=UNITS_PER_GPU) * count
     if devices and devices[0].whole and not limits.allow_full_gpu and seats == 1:
@@ -141,5 +151,7 @@ def _why_shut(
         for why in (offer.shut.get(d.architecture or "") for d in devices):
             if why:
                 return why[0].upper() + why[1:]
+        if back < count:
+            return "Out of order, or set aside by the administrator."
         return TAKEN
     return ""

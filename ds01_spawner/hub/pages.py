@@ -37,7 +37,9 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     leases = await runtime.leases()
     own = [x for x in leases if (x.hub, x.user) == (runtime.settings.hub_id, user)]
     taken = {uuid for lease in leases if lease.seats == 1 for uuid in lease.devices}
-    taken |= {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
+    marked = {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
+    aside = {d.uuid for d in snapshot.devices if not marked.isdisjoint((d.uuid, d.parent))}
+    taken |= aside
     taken |= await runtime.line.promised(user)
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
@@ -53,6 +55,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         offer=offer,
         snapshot=snapshot,
         taken=frozenset(taken),
+        aside=frozenset(aside),
         shared=shared((u, x.seat, x.seats, x in own) for x in leases for u in x.devices),
         own_units=sum(lease.units for lease in own),
         own_servers=len(own),

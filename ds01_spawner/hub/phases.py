@@ -16,7 +16,7 @@ from typing import Any
 
 from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
-from ds01_spawner.core.options import Offer, Request, parse
+from ds01_spawner.core.options import Offer, Request, parse, wants_gpu
 from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
     DS01Error,
@@ -85,11 +85,10 @@ class Start:
         """The plan from the options, again: what was saved may be stale."""
         async with self.phase("resolve"):
             await self.runtime.ready()
-            asker = self.asker
-            await self.runtime.gpu_way.learn(await self.runtime.inventory.snapshot())
-            self.offer, self.snapshot = await self.runtime.offer(
-                asker.user, asker.groups, asker.ceilings
-            )
+            await self._look()
+            if wants_gpu(self.asker.options, self.offer):  # the others do not wait for its answer
+                await self.runtime.gpu_way.learn(self.snapshot)
+                await self._look()
             self.request = parse(self.asker.options, self.offer)
 
     async def admit(self) -> None:
@@ -234,6 +233,12 @@ class Start:
             wanted=self.request.wanted,
             limits=self.offer.limits,
             hours=self.request.hours,
+        )
+
+    async def _look(self) -> None:
+        asker = self.asker
+        self.offer, self.snapshot = await self.runtime.offer(
+            asker.user, asker.groups, asker.ceilings
         )
 
     async def _end_leftover(self) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ds01_spawner.core import checks
 from ds01_spawner.core.checks import Check, judged
+from ds01_spawner.core.policy import Policy
+from ds01_spawner.core.runs import of_other_maker
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
@@ -54,7 +56,17 @@ def policy(settings: Settings) -> Check:
         return Check("policy", False, error.message.strip(), error.next_step)
     where = settings.policy_file or "the built-in limits"
     parts = f"{len(used.groups)} groups, {len(used.presets)} presets, {len(used.notices)} notices"
-    return Check("policy", True, f"{where}: {parts}")
+    idle = ", ".join(_without_effect(settings, used))
+    problem = f"runs_on {idle} names only the other maker's architectures" if idle else ""
+    fix = "No rule takes an image from one maker's GPUs to the other's: correct it, or delete it."
+    return judged("policy", f"{where}: {parts}", problem, fix)
+
+
+def _without_effect(settings: Settings, used: Policy) -> tuple[str, ...]:
+    try:
+        return of_other_maker(wiring.catalog_file(settings).current(), used.runs_on)
+    except DS01Error:
+        return ()  # the finding on the catalog tells it
 
 
 def catalog(settings: Settings) -> Check:

@@ -25,7 +25,8 @@ _RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")  # AMD's
 _UUID = re.compile(r"(?:GPU|MIG)-.+")
 _AMD_UUID = re.compile(r"0x[0-9a-f]{1,16}", re.IGNORECASE)
 _OLD_MIG = re.compile(r"MIG-(GPU-[^/]+)/.+")  # drivers before 470
-_CDI: Mapping[str, Maker] = {"nvidia.com/": "nvidia", "amd.com/": "amd"}
+# A vendor may have kinds below its domain, such as NVIDIA's management.nvidia.com/gpu.
+_CDI: Mapping[str, Maker] = {"nvidia.com": "nvidia", "amd.com": "amd"}
 _VISIBLE: Mapping[Maker, str] = {"nvidia": "NVIDIA_VISIBLE_DEVICES", "amd": "AMD_VISIBLE_DEVICES"}
 # Runtimes that do not read NVIDIA_VISIBLE_DEVICES, which every CUDA image sets to "all".
 _PLAIN_RUNTIMES = ("runc", "crun", "io.containerd.runc.v2")
@@ -169,8 +170,13 @@ def _asked(request: Json) -> tuple[Maker | None, list[tuple[Maker, str]]]:
     capabilities = {name for group in request.get("Capabilities") or [] for name in group}
     ids = [str(id) for id in request.get("DeviceIDs") or []]
     if driver == "cdi":
-        named = ((maker, id) for id in ids for at, maker in _CDI.items() if id.startswith(at))
-        return None, list(named)
+        vendors = [(id.partition("/")[0], id) for id in ids]
+        return None, [
+            (maker, id)
+            for vendor, id in vendors
+            for domain, maker in _CDI.items()
+            if f".{vendor}".endswith(f".{domain}")
+        ]
     maker: Maker
     if driver.startswith("nvidia") or "nvidia" in capabilities:
         maker = "nvidia"

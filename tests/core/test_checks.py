@@ -131,7 +131,11 @@ def test_legacy(runtime: str, config: str, ok: bool) -> None:
         ("2026-01-02T03:04:05.755009199Z", True),
         ("2026-01-02T03:04:01Z", True),
         ("2026-01-02T03:03:05Z", False),
+        ("2026-01-02T04:04:05.75500919+01:00", True),
+        ("2026-01-01T21:34:05.7-05:30", True),
+        ("2026-01-02T03:04:05+01:00", False),
         ("", True),
+        ("0001-01-01T00:00:00", True),  # not a time as engines tell it
     ],
 )
 def test_clock(told: str, ok: bool) -> None:
@@ -181,6 +185,19 @@ def test_inventory(snapshot: Snapshot, ok: bool, told: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("snapshot", "tools"),
+    [
+        (Snapshot((replace(GPU, healthy=False),)), "See what nvidia-smi says"),
+        (Snapshot((GPU, replace(AMD, healthy=False))), "See what rocm-smi says"),
+        (Snapshot((AMD,), known=False), "See what rocm-smi says"),
+        (Snapshot(known=False), "See what nvidia-smi or rocm-smi says"),
+    ],
+)
+def test_the_makers_own_tool_is_named(snapshot: Snapshot, tools: str) -> None:
+    assert checks.inventory(snapshot).fix.startswith(tools)
+
+
+@pytest.mark.parametrize(
     ("choice", "devices", "info", "ok", "told"),
     [
         (Choice("request", "why"), (), {}, True, "there is no device"),
@@ -222,6 +239,23 @@ def test_simulated_devices_need_no_way() -> None:
 )
 def test_file_systems(path: str, kind: str, remote: bool) -> None:
     assert checks.filesystem_of(path, MOUNTS) == kind
+    assert checks.is_remote(kind) == remote
+
+
+@pytest.mark.parametrize(
+    ("kind", "remote"),
+    [
+        ("fuse.sshfs", True),
+        ("fuse.glusterfs", True),
+        ("fuse.ceph-fuse", True),
+        ("fuse.juicefs", True),
+        ("fuse.made-tomorrow", True),
+        ("fuse", True),  # it does not tell
+        ("fuseblk", False),  # of a disk
+        ("fuse.fuse-overlayfs", False),
+    ],
+)
+def test_what_comes_through_fuse_is_remote_unless_it_is_known(kind: str, remote: bool) -> None:
     assert checks.is_remote(kind) == remote
 
 

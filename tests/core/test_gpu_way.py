@@ -88,8 +88,6 @@ def test_the_facts_of_an_engine() -> None:
     facts = facts_of(*NEW_STALE)
     assert facts.api == (1, 51)
     assert facts.cdi_names == {"nvidia.com/gpu=0", "nvidia.com/gpu=GPU-1"}
-    assert facts_of(*PLAIN_24).default_runtime == "nvidia"
-    assert facts_of(*PLAIN_24).runtimes == {"runc", "nvidia"}
     assert facts_of(*CDI_26).cdi_names is None  # it does not tell
     assert facts_of(*NEW_EMPTY).cdi_names == frozenset()  # it tells that there is none
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.options import Offer, from_form, parse
+from ds01_spawner.core.options import Offer, from_form, parse, wants_gpu
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import Needs, RunsOn, on_host, runs
@@ -203,6 +203,15 @@ def test_devices_of_an_architecture_that_is_shut_are_refused_with_the_reason() -
         parse({}, replace(offer, default_gpus=1))
     assert parse({}, offer).gpus == 0
     assert parse({"framework": "Pytorch", "architecture": "ROCM6", "gpus": 1}, offer).gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "wants"),
+    [({"gpus": 1}, True), ({"gpus": 0}, False), ({}, False), ({"gpus": 1, "what": 1}, False)],
+)
+def test_a_gpu_that_is_shut_is_wanted_too(options: dict[str, object], wants: bool) -> None:
+    offer = replace(OFFER, shut=dict.fromkeys(OFFER.architectures, "shut for now."))
+    assert wants_gpu(options, offer) is wants
 
 
 def test_a_host_of_two_architectures_offers_both() -> None:

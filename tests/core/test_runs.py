@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ds01_spawner.core.architectures import of_compute_capability
-from ds01_spawner.core.catalog import CatalogEntry
+from ds01_spawner.core.catalog import Catalog, CatalogEntry
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.runs import (
@@ -17,6 +17,7 @@ from ds01_spawner.core.runs import (
     Version,
     cuda_of,
     needs_of,
+    of_other_maker,
     on_host,
     runs,
     why_not,
@@ -212,6 +213,24 @@ RULES = [
 @pytest.mark.parametrize(("rules", "needs"), RULES)
 def test_an_admins_rule(rules: dict[str, RunsOn], needs: Needs) -> None:
     assert needs_of(ADA, rules) == needs
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({"Pytorch/*": RunsOn(("ROCM6",))}, ()),  # one of the images it matches is AMD's
+        ({"aimehub/*": RunsOn(("ROCM6", "ROCM5"))}, ("aimehub/*",)),
+        ({"aimehub/*": RunsOn(("ROCM6", "CUDA"))}, ()),
+        ({"aimehub/*": RunsOn(cuda=(12, 1))}, ()),
+        ({"not/here": RunsOn(("ROCM6",))}, ()),
+        ({"Pytorch/1.0": RunsOn(("CUDA",)), "Pytorch/*": RunsOn(anything=True)}, ("Pytorch/1.0",)),
+    ],
+)
+def test_a_rule_of_the_other_makers_classes_is_told(
+    rules: dict[str, RunsOn], told: tuple[str, ...]
+) -> None:
+    catalog = Catalog(entries=(ADA, entry("ROCM6", version="1.0")))
+    assert of_other_maker(catalog, rules) == told
 
 
 def test_a_rule_of_anything_leaves_the_other_maker_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -11,7 +12,7 @@ import pytest
 
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.hub.rendering import render
-from ds01_spawner.services import wiring
+from ds01_spawner.services import injection, wiring
 from ds01_spawner.services.inventory.base import NoDevices
 from ds01_spawner.services.occupants import Occupant, Processes
 from tests.hub.test_rendering import config
@@ -146,10 +147,38 @@ async def test_with_no_way_devices_are_not_given_out_and_servers_without_one_go_
     assert body["HostConfig"]["Devices"]
 
 
-async def test_a_way_that_comes_back_opens_the_devices_again(
-    world: World, user: str, host: Has
+async def test_a_server_without_gpu_does_not_wait_for_the_engines_answer(
+    world: World, user: str, host: Has, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await host(*NVIDIA)
+    monkeypatch.setattr(injection, "HOLD_S", 0.0)
+    world.engine.devices = frozenset(UUIDS)
+    gate = world.engine.block("build")
+    asks = asyncio.ensure_future(world.runtime.gpu_way.learn(Snapshot(devices=NVIDIA)))
+    await world.engine.reached("build")
+    assert await asyncio.wait_for(body_of(world, user, {**CUDA, "gpus": 0}), 20)
+    assert not asks.done()
+    gate.set()
+    await asks
+    assert await body_of(world, user, {**CUDA, "gpus": 1})
+
+
+async def test_a_start_with_a_gpu_asks_for_the_way_of_devices_that_are_new(
+    world: World, user: str, host: Has
+) -> None:
+    await host(NVIDIA[0], hook=UUIDS)
+    world.engine.devices = None
+    world.runtime.inventory = Fixed(*NVIDIA)
+    answer = await world.start(user, {"user_options": {**CUDA, "gpus": 1}})
+    assert b"no GPU can be given out at the moment" in answer.body
+    assert await world.left_of(user) == ([], [])
+
+
+async def test_a_way_that_comes_back_opens_the_devices_again(
+    world: World, user: str, host: Has, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await host(*NVIDIA)
+    monkeypatch.setattr(injection, "HOLD_S", 0.0)
     world.engine.devices = frozenset(UUIDS)
     await world.runtime._measure()  # what each reconciliation ends with
     assert await body_of(world, user, {**CUDA, "gpus": 1})

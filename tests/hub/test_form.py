@@ -34,6 +34,8 @@ Pytorch, 2.6.0, [ROCM6], a/pytorch-rocm
 """
 AT = datetime(2026, 1, 5, 15, 40, tzinfo=timezone.utc)
 NASTY = "\"><script>alert(1)</script>{{ 7*7 }}'&"
+BACK = "Taken at the moment; you can wait in line for it."
+GONE = "Out of order, or set aside by the administrator."
 FULL_CATALOG = Path(__file__).parents[2] / "../shared/data/ml_images.repo"
 
 
@@ -313,6 +315,24 @@ async def test_a_seat_is_checked_for_who_chose_one_and_for_nobody_else() -> None
     assert "1:shared" not in shown(small).shut()
     assert "1:shared" in shown(replace(small, own_units=1)).shut()
     assert "1:shared" not in shown(await facts()).values("gpus")
+
+
+async def test_what_does_not_come_back_is_not_told_to_be_taken() -> None:
+    seen = await facts()
+    one, other = seen.snapshot.devices
+    lost = replace(seen.snapshot, devices=(one, replace(other, healthy=False)))
+    both = frozenset({one.uuid, other.uuid})
+    for facts_, shut, words in (
+        (replace(seen, snapshot=lost), ["2:full"], GONE),
+        (replace(seen, taken=both - {one.uuid}, aside=both - {one.uuid}), ["2:full"], GONE),
+        (replace(seen, taken=both, aside=both), ["1:full", "2:full"], GONE),
+        (replace(seen, taken=both), [], BACK),
+        (replace(seen, snapshot=lost, taken=frozenset({one.uuid})), ["2:full"], BACK),
+    ):
+        form = shown(facts_)
+        assert form.shut() == shut
+        assert words in form.words
+    assert BACK not in shown(replace(seen, snapshot=lost)).words
 
 
 async def test_unknown_devices_offer_servers_without_one() -> None:

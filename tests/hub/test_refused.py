@@ -198,12 +198,14 @@ async def test_a_device_that_is_set_aside_is_not_free(world: World, user: str) -
     runtime = world.runtime
     devices = (await runtime.inventory.snapshot()).devices
     whole = [device.uuid for device in devices if device.whole]
-    for uuid in whole:
+    (card,) = {device.parent for device in devices if device.parent}
+    for uuid in (*whole, card):
         await runtime.in_ledger(Ledger.cordon, uuid, "a fan rattles")
     page = (await (await world.browser(user)).get("spawn")).body.decode()
-    assert "7 of 9" in page
+    assert "0 of 9" in page
+    assert "set aside by the administrator" in page
     answer = await world.start(user, A100)
     assert answer.code == 409
     assert "0 of the 2 that would do are free" in words(answer)
-    for uuid in whole:
+    for uuid in (*whole, card):
         await runtime.in_ledger(Ledger.uncordon, uuid)

@@ -112,12 +112,14 @@ def test_a_hub_that_ran_here_or_runs(doctor: Doctor, tmp_path: Path, runs: bool)
     [
         ({"policy_file": "{}/none.yaml"}, "policy", "no such file"),
         ({"policy_file": "{}/bad.yaml"}, "policy", "max_cpu"),
+        ({"policy_file": "{}/rocm.yaml", "catalog_file": "{}/full.repo"}, "policy",
+         "runs_on aimehub/* names only the other maker's architectures"),
         ({"catalog_file": "{}/none.repo"}, "catalog", "no such file"),
         ({"catalog_file": "{}/part.repo"}, "catalog", "line 2"),
         ({"min_free_disk": 1 << 40}, "disk", "no new server starts"),
         ({"gpu_injection": "cdi"}, "gpu way", "CDI is off in engine 20.10.24"),
     ],
-)
+)  # fmt: skip
 def test_what_the_settings_get_wrong(
     doctor: Doctor,
     tmp_path: Path,
@@ -127,8 +129,10 @@ def test_what_the_settings_get_wrong(
     told: str,
 ) -> None:
     (tmp_path / "bad.yaml").write_text("defaults:\n  max_cpu: 3\n")
-    rows = "Pytorch, 2.8.0, [CUDA_ADA], aimehub/pytorch\nPytorch, 1\n"
-    (tmp_path / "part.repo").write_text(rows)
+    (tmp_path / "rocm.yaml").write_text("runs_on: {aimehub/*: {architectures: [ROCM6]}}\n")
+    row = "Pytorch, 2.8.0, [CUDA_ADA], aimehub/pytorch\n"
+    (tmp_path / "full.repo").write_text(row)
+    (tmp_path / "part.repo").write_text(f"{row}Pytorch, 1\n")
     monkeypatch.setattr(wiring, "inventory", lambda settings: Devices())
     where = str(tmp_path)
     filled = {k: v.format(where) if isinstance(v, str) else v for k, v in setting.items()}

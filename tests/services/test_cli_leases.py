@@ -304,6 +304,17 @@ def test_cordon_and_uncordon(run: Run, world: World) -> None:
     assert "set aside" not in run("gpus").out
 
 
+def test_cordon_of_a_card_that_is_given_out_in_parts(run: Run, world: World) -> None:
+    (part,) = (d for d in world.snapshot.devices if not d.whole)
+    assert run(f"cordon {part.parent} --why rattles").code == 0
+    seen = run("gpus --json").json
+    told = {d["uuid"]: d["unavailable"] for d in seen["devices"]}
+    assert told.pop(part.uuid) == "set aside: rattles"
+    assert set(told.values()) == {None}
+    assert seen["problems"] == []
+    assert run(f"uncordon {part.parent}").code == 0
+
+
 def held(world: World, uuid: str) -> bool:
     return any(uuid in lease.devices for lease in world.ledger.leases())
 

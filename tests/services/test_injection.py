@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -12,8 +13,9 @@ from ds01_spawner.core.devices import Device, Kind, Snapshot
 from ds01_spawner.core.gpu_way import NOT_ASKED, Setting
 from ds01_spawner.core.injection import NvidiaWay
 from ds01_spawner.errors import EngineUnavailable
+from ds01_spawner.services import injection
 from ds01_spawner.services.engine import EngineRefused
-from ds01_spawner.services.injection import GpuWay
+from ds01_spawner.services.injection import HOLD_S, GpuWay
 from tests.fakes.engine import FakeEngine
 
 NAMES = frozenset({"nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"})
@@ -24,9 +26,12 @@ def snapshot(*uuids: str, kind: Kind = "gpu", **more: bool) -> Snapshot:
     return Snapshot(devices=tuple(devices), **more)
 
 
-def way_of(engine: FakeEngine, setting: Setting = "auto", hub: str = "lab") -> GpuWay:
+def way_of(
+    engine: FakeEngine, setting: Setting = "auto", hub: str = "lab",
+    clock: Callable[[], float] = lambda: 0.0,
+) -> GpuWay:  # fmt: skip
     numbers = itertools.count()
-    return GpuWay(engine, setting, hub, lambda: f"{hub}-{next(numbers)}")
+    return GpuWay(engine, setting, hub, lambda: f"{hub}-{next(numbers)}", clock)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +63,19 @@ async def test_the_way(
     assert (engine.containers, engine.images) == ({}, {})
 
 
+async def test_a_lost_card_does_not_shut_the_others() -> None:
+    engine = FakeEngine()
+    engine.cdi = NAMES
+    lost = Device("unknown-0", "gpu", "", None, 2520, 0, healthy=False, problem="is lost")
+    gpu_way = way_of(engine, "cdi")
+    await gpu_way.learn(Snapshot(devices=(*snapshot("GPU-1", "GPU-2").devices, lost)))
+    assert not gpu_way.choice.problem
+
+
 async def test_it_asks_again_only_where_there_is_a_reason() -> None:
     engine = FakeEngine(["GPU-1"])
-    gpu_way = way_of(engine)
+    now = 0.0
+    gpu_way = way_of(engine, clock=lambda: now)
 
     async def asks(seen: Snapshot, *, again: bool = False) -> bool:
         before = len(engine.calls)
@@ -77,6 +92,8 @@ async def test_it_asks_again_only_where_there_is_a_reason() -> None:
     assert await asks(snapshot("GPU-1", "GPU-2"), again=True)
     assert gpu_way.choice.problem
     engine.devices = frozenset({"GPU-1", "GPU-2"})
+    assert not await asks(snapshot("GPU-1", "GPU-2"))  # not each start of a busy morning
+    now = HOLD_S
     assert await asks(snapshot("GPU-1", "GPU-2"))
     assert not gpu_way.choice.problem
 
@@ -108,7 +125,7 @@ async def test_a_question_that_cannot_be_asked_shuts_the_devices(method: str) ->
     gpu_way = way_of(engine)
     await gpu_way.learn(snapshot("GPU-1"))
     assert "no space left on device" in gpu_way.choice.problem
-    await gpu_way.learn(snapshot("GPU-1"))
+    await gpu_way.learn(snapshot("GPU-1"), again=True)
     assert not gpu_way.choice.problem
     assert (engine.containers, engine.images) == ({}, {})
 
@@ -139,11 +156,29 @@ async def test_those_who_ask_at_once_ask_one_after_the_other() -> None:
     assert not gpu_way.choice.problem
 
 
+@pytest.mark.parametrize("method", ["build", "create_container", "start_container"])
+async def test_an_engine_that_is_too_slow_shuts_the_devices(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(injection, "TRIAL_S", 0.05)
+    engine = FakeEngine(["GPU-1"])
+    gate = engine.block(method)
+    gpu_way = way_of(engine)
+    asking = [gpu_way.learn(snapshot("GPU-1")) for _ in range(5)]
+    await asyncio.wait_for(asyncio.gather(*asking), 10)
+    assert "it said: nothing within 0.05 s" in gpu_way.choice.problem
+    assert len(engine.made(method)) == 1  # one for all five
+    gate.set()
+    await gpu_way.learn(snapshot("GPU-1"), again=True)
+    assert not gpu_way.choice.problem
+    assert (engine.containers, engine.images) == ({}, {})
+
+
 async def test_a_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     engine = FakeEngine()
     gpu_way = way_of(engine)
     for _ in range(3):
-        await gpu_way.learn(snapshot("GPU-1"))
+        await gpu_way.learn(snapshot("GPU-1"), again=True)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert "nvidia-container-toolkit" in caplog.text

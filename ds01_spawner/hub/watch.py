@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ class Watch:
         leases = await self._own_leases()
         snapshot = await runtime.inventory.snapshot()
         pids = shared_pids(leases, snapshot)
-        occupants = await asyncio.to_thread(self._processes.look, pids) if pids else {}
+        occupants = await self._processes.look(pids)
         uses = uses_of(leases, snapshot, self._heard(), wiring.now(), occupants)
         if uses:
             await runtime.in_ledger(Ledger.note_use, uses)

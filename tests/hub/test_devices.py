@@ -205,7 +205,7 @@ async def test_of_a_shared_gpu_who_computes_there_is_in_use(
     assert busy.devices == idle.devices == ("GPU-1",)
 
     class OneProcess(Processes):
-        def look(self, pids: Iterable[int]) -> dict[int, Occupant]:
+        async def look(self, pids: Iterable[int]) -> dict[int, Occupant]:
             return {pid: Occupant(busy.container or "") for pid in pids}
 
     monkeypatch.setattr(world.runtime.watch, "_processes", OneProcess())

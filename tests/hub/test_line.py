@@ -135,5 +135,5 @@ async def test_there_is_nothing_to_wait_for_without_a_gpu(
     form = await page(browser)
     answer = await browser.post("spawn", {**form.fields, "gpus": ["0"], "line": ["wait"]})
     assert answer.code == 400
-    assert "Choose what to wait for" in answer.body.decode()
+    assert "Choose a GPU to wait for" in answer.body.decode()
     await world.stop(user)

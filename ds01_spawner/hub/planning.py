@@ -40,6 +40,7 @@ LOG_FILES = 2
 LOG_LINES = 40
 MEMORY_KEPT_FOR_SHM = 2  # /dev/shm gets at most half of the memory where no policy says more
 GONE_SECONDS = 60.0
+PROBE_PATIENCE = 2.0  # seconds for one look whether a server answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +266,22 @@ async def http_answers(address: str, port: int, path: str) -> bool:
     """Whether something speaks HTTP there. One cheap request, bounded."""
     if not address:
         return False
+    probe = asyncio.ensure_future(_speaks_http(address, port, path))
+    try:
+        # Not wait_for: up to Python 3.11 it loses a cancel that comes with the answer.
+        await asyncio.wait([probe], timeout=PROBE_PATIENCE)
+        return probe.done() and probe.result()
+    finally:
+        probe.cancel()
+
+
+async def _speaks_http(address: str, port: int, path: str) -> bool:
     writer = None
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
+        reader, writer = await asyncio.open_connection(address, port)
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode("latin-1"))
-        return (await asyncio.wait_for(reader.read(16), 2)).startswith(b"HTTP/1.")
-    except (OSError, asyncio.TimeoutError):
+        return (await reader.read(16)).startswith(b"HTTP/1.")
+    except OSError:
         return False
     finally:
         if writer is not None:

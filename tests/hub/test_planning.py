@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from traitlets.config import Config
 
@@ -10,6 +12,7 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.errors import NoAccount
+from ds01_spawner.hub import planning
 from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.hub.planning import resources, workspace_mount
 from ds01_spawner.services.settings import Settings, from_config
@@ -82,3 +85,24 @@ def test_the_workspace_is_a_folder_by_the_admins_template() -> None:
 def test_a_name_that_would_leave_the_template_is_refused(user: str) -> None:
     with pytest.raises(NoAccount):
         workspace_mount(settings(workspace="/home/{username}"), "ds01", user)
+
+
+@pytest.mark.parametrize("steps", [0, 1])  # of the event loop between the two
+async def test_a_cancel_that_comes_with_the_answer_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    answered = asyncio.Event()
+
+    async def speaks(*_address: object) -> bool:
+        return await answered.wait()
+
+    monkeypatch.setattr(planning, "_speaks_http", speaks)
+    probe = asyncio.ensure_future(planning.http_answers("127.0.0.1", 1, "/"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answered.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe

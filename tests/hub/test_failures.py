@@ -39,8 +39,9 @@ def options(user: str) -> dict[str, object]:
 async def test_a_call_that_fails_once(
     world: World, user: str, call: str, error: str, after: bool
 ) -> None:
-    world.engine.fail_next(call, ERRORS[error], after=after)
-    answer = await world.start(user, options(user))
+    async with world.undisturbed():
+        world.engine.fail_next(call, ERRORS[error], after=after)
+        answer = await world.start(user, options(user))
     assert answer.code in (422, 503), answer.body
     message = json.loads(answer.body)["message"]
     assert ("secret" in message) == (call == "build" and error == "refused")  # a build's own words

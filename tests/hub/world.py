@@ -187,6 +187,13 @@ class World:
         await self.settled(user, server)
         return answer
 
+    @asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """While it lasts, no reconciliation asks the engine; one that is under way has ended."""
+        await self.runtime.ready()  # whose own one comes with a hub's first start
+        async with self.runtime.reconciler._one:
+            yield
+
     async def settled(self, user: str, server: str = "") -> None:
         """Wait until nothing is pending of a server."""
         spawners = self.hub.users[unquote(user)].spawners

@@ -58,6 +58,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.began = wiring.now()
         self.catalog = wiring.catalog_file(settings)
         self.policy = wiring.policy_file(settings)
         self.events = wiring.event_file(settings)

@@ -216,9 +216,19 @@ class DS01Spawner(Settings, DockerSpawner):
             return None
         state = seen["State"]
         if state["Running"] or state.get("Paused") or state.get("Restarting"):
-            return None
+            return 0 if await self._is_left_to_reconcile() else None
         self.runtime.reconcile_soon()
         return int(state.get("ExitCode") or 0)
+
+    async def _is_left_to_reconcile(self) -> bool:
+        """Whether an earlier hub process began to stop it: nobody shall wait for its answer."""
+        runtime = self.runtime
+        with suppress(DS01Error):
+            hub = runtime.settings.hub_id
+            lease = await runtime.in_ledger(Ledger.lease_of, hub, *self._key)
+            if lease is not None and lease.state == "releasing" and lease.changed is not None:
+                return lease.id == self.lease_id and lease.changed < runtime.began
+        return False
 
     async def stop(self, now: bool = False) -> None:
         """Stop and remove the container, wait until it is gone, then release its lease.

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from ds01_spawner.hub.runtime import Runtime
-from ds01_spawner.services.ledger import Lease
+from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.reconcile import Action
 from tests.hub.clients import PATIENCE_S, until
 from tests.hub.conftest import hub_of, new_user
@@ -177,3 +177,18 @@ async def forget(world: World, user: str) -> None:
     spawner.orm_spawner.state = None
     world.hub.db.commit()
     spawner.stop_polling()
+
+
+async def test_a_stop_that_an_earlier_hub_began_is_not_waited_for(world: World, user: str) -> None:
+    await world.start(user, GPU)
+    (lease,) = await world.leases(user)
+    await world.runtime.in_ledger(Ledger.releasing, lease.id)
+    await world.end()
+    gate = world.engine.block("stop_container")
+    await world.begin()  # it still runs, and would answer for a moment
+    assert not world.spawner(user).active
+    gate.set()
+    await world.runtime.ready()
+    assert await world.left_of(user) == ([], [])
+    assert (await world.start(user, GPU)).code == 201
+    await world.stop(user)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.browser.demo_hub import DemoHub
+from tests.browser.demo_hub import BUILD_S, DemoHub
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -24,7 +24,7 @@ FLAGS = (
     "--no-first-run",
 )
 PATIENCE_MS = 30_000  # guards against hanging, not measures
-BUILD_MS = 400_000  # the first build of all fetches the notebook server's packages
+BUILD_MS = 1000 * BUILD_S
 # Notes every step of a build that the progress page shows, across its reloads.
 WITNESS = """
 new MutationObserver(() => {

@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ presets:
     gpus: 1
 """
 STUDENTS = 30
+BUILD_S = 400  # guards against hanging: the first build of all fetches the notebook server
 
 
 class DemoHub:
@@ -158,12 +160,25 @@ class DemoHub:
         """The containers that are nobody's: each is a step of a build."""
         return steps_of_builds(self.docker)
 
-    def pause_build(self) -> bool:
-        """Freeze the step that is being built, so that a test can act in its middle."""
-        with suppress(APIError):  # it has just ended
+    @contextmanager
+    def held_build(self) -> Iterator[Future[Any]]:
+        """Freezes the next install of a student's packages until the end; the result: it is frozen.
+
+        It is over so quickly that a page about it might never be seen.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            frozen = pool.submit(wait_for, self._freeze, "an install of packages", BUILD_S)
+            yield frozen
             for container in self.building():
-                self.docker.pause(container["Id"])
-                return True
+                with suppress(APIError):  # it was given up
+                    self.docker.unpause(container["Id"])
+
+    def _freeze(self) -> bool:
+        for container in self.building():
+            if "requirements.txt" in container["Command"]:
+                with suppress(APIError):  # not yet running
+                    self.docker.pause(container["Id"])
+                    return True
         return False
 
     def forget_images(self, pip: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from playwright.sync_api import expect
@@ -94,12 +93,11 @@ def test_a_start_can_be_given_up(hub: DemoHub, student: Student) -> None:
     student.log_in()
     student.choose(PYTORCH, gpu="1 GPU")
     page.get_by_label("Python packages").fill(MISSING)  # never built
-    with ThreadPoolExecutor(1) as pool:  # a step can be over before the page is there
-        paused = pool.submit(wait_for, hub.pause_build, "a step of the build")
+    with hub.held_build() as held:
         student.start()
-        paused.result()
-    page.get_by_role("button", name="Give up this start").click()
-    page.wait_for_url(re.compile("/hub/home"))
+        held.result()
+        page.get_by_role("button", name="Give up this start").click()
+        page.wait_for_url(re.compile("/hub/home"))
     wait_for(lambda: not hub.leases(student.name), "the lease to go")
     wait_for(lambda: not hub.building(), "the build to end")
     assert hub.containers(student.name) == []

@@ -14,7 +14,7 @@ from tests.conftest import wait_for
 
 PYTORCH = "PyTorch 2.7.1-aime"  # the first of the starter catalog for an A100
 PACKAGE = "toolz"  # small, of pure Python, and no image of another test has it
-ANOTHER = "iniconfig"  # as small, and no other test starts a server with it
+ANOTHER = "iniconfig"  # as small, and built anew by every test that has it
 CELL = "import os, toolz, torch; print('has', toolz.__name__, os.environ['NVIDIA_VISIBLE_DEVICES'])"
 
 
@@ -29,15 +29,16 @@ def test_from_login_to_a_notebook_on_a_gpu(hub: DemoHub, student: Student) -> No
     student.choose(PYTORCH, gpu="1 GPU")
     page.get_by_label("Python packages").fill(PACKAGE)
     expect(page.locator("#ds01-summary")).to_have_text(f"{PYTORCH} · 1 GPU · 1 package")
-    student.start()
-
-    step = page.locator("#ds01-build li", has_text=f"Your packages: {PACKAGE}")
-    expect(step).to_have_attribute("data-state", "now", timeout=BUILD_MS)
-    page.reload()  # in mid-build: the page has the same steps again
-    expect(step).to_be_visible()
-    earlier = page.locator("#ds01-build li", has_text="Notebook server")
-    expect(earlier).to_have_attribute("data-state", "done")
-    expect(page.locator('[data-phase="image"]')).to_have_attribute("data-state", "now")
+    with hub.held_build() as held:
+        student.start()
+        held.result()
+        step = page.locator("#ds01-build li", has_text=f"Your packages: {PACKAGE}")
+        expect(step).to_have_attribute("data-state", "now")
+        page.reload()  # in mid-build: the page has the same steps again
+        expect(step).to_be_visible()
+        earlier = page.locator("#ds01-build li", has_text="Notebook server")
+        expect(earlier).to_have_attribute("data-state", "done")
+        expect(page.locator('[data-phase="image"]')).to_have_attribute("data-state", "now")
 
     student.is_in_lab()
     assert f"Your packages: {PACKAGE}" in student.build_steps()
@@ -107,9 +108,12 @@ def test_a_named_server_has_pages_of_its_own(hub: DemoHub, student: Student) -> 
     expect(page.locator("#ds01-pip-problem")).to_be_visible()
     expect(page.get_by_label("Python packages")).to_have_value("../secret")
 
-    page.get_by_label("Python packages").fill(PACKAGE)
-    student.start()
-    expect(page.get_by_role("heading", name="The server thesis is starting")).to_be_visible()
+    hub.forget_images(ANOTHER)
+    page.get_by_label("Python packages").fill(ANOTHER)
+    with hub.held_build() as held:
+        student.start()
+        held.result()
+        expect(page.get_by_role("heading", name="The server thesis is starting")).to_be_visible()
     student.is_in_lab("thesis")
     (container,) = hub.containers(student.name)
     assert container["Labels"]["ds01.server"] == "thesis"
@@ -123,12 +127,14 @@ def plain_student(hub: DemoHub, browser: Browser) -> Iterator[Student]:
 
 def test_without_javascript_a_server_can_be_started(hub: DemoHub, plain_student: Student) -> None:
     student, page = plain_student, plain_student.page
-    hub.forget_images(ANOTHER)  # so that there is something to wait for
+    hub.forget_images(ANOTHER)
     student.log_in()
     student.choose(PYTORCH)
     page.get_by_label("Python packages").fill(ANOTHER)
-    student.start()
-    expect(page.locator("noscript p")).to_contain_text("Without JavaScript")
+    with hub.held_build() as held:
+        student.start()
+        held.result()
+        expect(page.locator("noscript p")).to_contain_text("Without JavaScript")
     page.wait_for_url(re.compile(f"/user/{student.name}/lab"), timeout=BUILD_MS)
     assert len(hub.containers(student.name)) == 1
 

@@ -13,8 +13,9 @@ from tests.browser.demo_hub import DemoHub
 from tests.conftest import wait_for
 
 PYTORCH = "PyTorch 2.7.1-aime"  # the first of the starter catalog for an A100
-PACKAGE = "toolz"  # small, of pure Python, and no image of another test has it
-ANOTHER = "iniconfig"  # as small, and built anew by every test that has it
+PACKAGE = "toolz"  # small, of pure Python, and no image of another file has it
+ANOTHER = "iniconfig"  # as small, and no other test starts a server with it
+A_THIRD = "zipp"  # the same
 CELL = "import os, toolz, torch; print('has', toolz.__name__, os.environ['NVIDIA_VISIBLE_DEVICES'])"
 
 
@@ -108,8 +109,8 @@ def test_a_named_server_has_pages_of_its_own(hub: DemoHub, student: Student) -> 
     expect(page.locator("#ds01-pip-problem")).to_be_visible()
     expect(page.get_by_label("Python packages")).to_have_value("../secret")
 
-    hub.forget_images(ANOTHER)
-    page.get_by_label("Python packages").fill(ANOTHER)
+    hub.forget_images(A_THIRD)
+    page.get_by_label("Python packages").fill(A_THIRD)
     with hub.held_build() as held:
         student.start()
         held.result()

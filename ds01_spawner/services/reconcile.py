@@ -18,6 +18,7 @@ from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?\+00:00")
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
 EVENT_OF_ACTION: Mapping[Kind, str] = {  # in the event log, in DS01's words where it has some
@@ -232,6 +233,8 @@ def _legible(container: Seen) -> bool:
     hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
     known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
     told = all(not text or _HOURS.fullmatch(text) for text in hours)
+    times = [labels.get(name, "") for name in ("ds01.exempt_until", "ds01.exempt_idle_until")]
+    told = told and all(not text or _TIME.fullmatch(text) for text in times)
     seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
     return bool(known and told and seated and labels.get("ds01.user"))
 
@@ -244,6 +247,10 @@ def _hours(labels: Mapping[str, str], name: str) -> float | None:
     return float(labels[name]) if labels.get(name) else None
 
 
+def _time(labels: Mapping[str, str], name: str) -> datetime | None:
+    return datetime.fromisoformat(labels[name]) if labels.get(name) else None
+
+
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """The lease that a running container was made for, from its labels.
 
@@ -252,7 +259,8 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """
     labels, (user, server) = container.labels, _server(container)
     hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
-    until = after_hours(container.created, hours)
+    until, exempt = after_hours(container.created, hours), _time(labels, "ds01.exempt_until")
+    until = until and max(until, exempt or until)
     seat, seats = container.seat or (0, 1)
     return Lease(
         id=container.lease,
@@ -270,6 +278,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         container_name=container.name,
         hours=hours,
         idle_h=idle_h,
+        keep_until=_time(labels, "ds01.exempt_idle_until"),
         busy=situation.now,
         heard=situation.now,
         looked=situation.now,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from traitlets.config import Config
@@ -15,8 +15,15 @@ POLICY = """\
 defaults: {max_containers_per_user: 3, max_runtime_h: 6, max_gpu_equivalents: 2}
 groups:
   endless: {max_runtime_h: null, members: [marathon]}
-  idlers: {idle_timeout_h: 1, members: [idler, worker, keeper]}
+  idlers: {idle_timeout_h: 1, members: [idler, worker, keeper, excused]}
+exemptions:
+- username: excused
+  exempt_from: [idle_timeout_h]
+  expires_on: {expires}
+  reason: the deadline of a paper
 """
+EXPIRES = datetime.now(timezone.utc) + timedelta(hours=3)
+POLICY = POLICY.replace("{expires}", EXPIRES.isoformat(timespec="seconds"))
 
 
 def configure(c: Config) -> None:
@@ -115,6 +122,22 @@ async def test_an_idle_gpu_is_given_back_and_that_is_told_before(world: World) -
     assert [c["Config"]["Labels"]["ds01.server"] for c in world.containers("idler")] == ["cpu"]
     assert [lease.server for lease in await world.leases("idler")] == ["cpu"]
     await world.stop("idler", "cpu")
+
+
+async def test_who_is_exempt_is_idle_until_that_expires(world: World) -> None:
+    world.passed = timedelta()
+    await world.api("POST", "users/excused")
+    await world.start("excused", GPU)
+    began = world.told("excused")
+    await watched(world, 160)
+    assert world.told("excused") == began
+    await watched(world, 12)
+    assert world.told("excused")[len(began) :] == ["maintenance.runtime_warning"]
+    assert len(world.containers("excused")) == 1
+    await watched(world, 12)
+    await world.settled("excused")
+    assert await world.left_of("excused") == ([], [])
+    assert wiring.now() - EXPIRES < timedelta(minutes=6)
 
 
 async def test_the_pages_tell_of_the_end_and_an_idle_gpu_can_be_kept(world: World) -> None:

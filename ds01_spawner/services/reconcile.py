@@ -118,20 +118,31 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    end, now = lease.end, situation.now
+    end, over = lease.end, due(lease, situation.now)
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
         yield from ending(lease, container, "its container has ended")
     elif _unknown(lease, situation):
         yield from ending(lease, container, "the hub died before it recorded this server")
-    elif lease.until is not None and now >= lease.until:
-        why = f"its time ended at {lease.until:%Y-%m-%d %H:%M} UTC"
-        yield from ending(lease, container, why, End(lease.until, "time"))
-    elif end is not None and now >= end.at and lease.warned == end.at:
-        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h", end)
+    elif over is not None:
+        yield from ending(lease, container, _why_over(lease, over), over)
     elif end is not None and lease.warned != end.at:
         yield from _warning(lease, end, situation)
+
+
+def due(lease: Lease, now: datetime) -> End | None:
+    """The end of a running server that has come; of idleness only after its user was told."""
+    end = lease.end
+    if lease.until is not None and now >= lease.until:
+        return End(lease.until, "time")
+    return end if end is not None and now >= end.at and lease.warned == end.at else None
+
+
+def _why_over(lease: Lease, end: End) -> str:
+    if end.kind == "time":
+        return f"its time ended at {end.at:%Y-%m-%d %H:%M} UTC"
+    return f"nothing used its GPU for {lease.idle_h:g} h"
 
 
 def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:

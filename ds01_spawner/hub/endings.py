@@ -46,14 +46,14 @@ class Ending:
     @property
     def message(self) -> str:
         """The words for its user."""
-        which = f"our server {self.server}" if self.server else "our server"
+        name = f" {self.server}" if self.server else ""
         when = f"in {self.minutes} minute" + ("s" if self.minutes != 1 else "")
         if self.idle:
             return (
-                f"Y{which} has a GPU that nothing uses. It is stopped {when}, unless the GPU is "
-                "used."
+                f"Your server{name} has a GPU that nothing uses. It is stopped {when}, unless the "
+                "GPU is used."
             )
-        return f"The time of y{which} is over {when}. Save your work; your files are kept."
+        return f"The time of your server{name} is over {when}. Save your work; your files are kept."
 
 
 def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:

@@ -48,7 +48,7 @@ class CullArbiter:
         """Whether the culler stops this server: the hub's API tells it as `server`."""
         try:
             lease = self._lease(server)
-        except DS01Error as error:
+        except (DS01Error, OSError) as error:
             log.warning("%s is not culled: %s", server["full_name"], error)
             self.close()  # the next call opens it anew
             return False

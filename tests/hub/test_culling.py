@@ -89,6 +89,8 @@ async def test_what_nobody_can_tell_is_not_culled(
     elsewhere.DS01Spawner.data_dir = str(world.folder / "elsewhere")
     await cull(world, CullArbiter(elsewhere))
     assert not (world.folder / "elsewhere").exists()
+    elsewhere.DS01Spawner.data_dir = str(world.folder / ("x" * 300))  # which nobody can open
+    await cull(world, CullArbiter(elsewhere))
     elsewhere.DS01Spawner.data_dir = str(world.folder / "damaged")
     (world.folder / "damaged").mkdir()
     (world.folder / "damaged" / "ledger.sqlite").write_text("nonsense " * 1000)

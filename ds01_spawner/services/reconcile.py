@@ -18,7 +18,6 @@ from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{6})?\+00:00")
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
 EVENT_OF_ACTION: Mapping[Kind, str] = {  # in the event log, in DS01's words where it has some
@@ -244,8 +243,8 @@ def _legible(container: Seen) -> bool:
     hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
     known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
     told = all(not text or _HOURS.fullmatch(text) for text in hours)
-    times = [labels.get(name, "") for name in ("ds01.exempt_until", "ds01.exempt_idle_until")]
-    told = told and all(not text or _TIME.fullmatch(text) for text in times)
+    times = ("ds01.exempt_until", "ds01.exempt_idle_until")
+    told = told and all(not labels.get(name) or _time(labels, name) for name in times)
     seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
     return bool(known and told and seated and labels.get("ds01.user"))
 
@@ -259,7 +258,12 @@ def _hours(labels: Mapping[str, str], name: str) -> float | None:
 
 
 def _time(labels: Mapping[str, str], name: str) -> datetime | None:
-    return datetime.fromisoformat(labels[name]) if labels.get(name) else None
+    """An aware time; None where there is none that can be read."""
+    try:
+        time = datetime.fromisoformat(labels.get(name, ""))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:

@@ -104,6 +104,9 @@ WINDOWS = [
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
     ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
     ("nor of a time", None, container(exempt_until="tomorrow"), ["remove ds01.ada"]),
+    ("there is no such day", None, container(exempt_idle_until="2026-02-30T00:00:00+00:00"),
+     ["remove ds01.ada"]),
+    ("of no time zone", None, container(exempt_until="2026-02-03T00:00:00"), ["remove ds01.ada"]),
     ("GPUs of the other kind", None, container(simulated="true"), ["remove ds01.ada"]),
     (
         "its GPU was given out since",

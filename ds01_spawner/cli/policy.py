@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.cli.config import settings
 from ds01_spawner.cli.output import FINE, NO, add_json, answer, table
+from ds01_spawner.core import exemptions
 from ds01_spawner.core.limits import HostCapacity, effective, explain
 from ds01_spawner.core.policy import Finding, Policy
 from ds01_spawner.core.units import format_hours, format_size
 from ds01_spawner.errors import PolicyRefused
+from ds01_spawner.services import wiring
 from ds01_spawner.services.files import PolicyFile, read_policy
 
 if TYPE_CHECKING:
@@ -74,12 +77,25 @@ def explain_(args: argparse.Namespace) -> int:
         configured = settings(args).policy_file
         path = Path(configured) if configured else None
     host = None if args.no_host else this_host()
-    told = explain(effective(PolicyFile(path).current(), args.user, args.group, host))
+    policy = PolicyFile(path).current()
+    told = explain(effective(policy, args.user, args.group, host))
     rows = [
         (name, _value(name, value), told["from"][name]) for name, value in told["limits"].items()
     ]
-    answer(args, told, [f"{args.user}, group {told['group']}", *table(rows)])
+    lines = [f"{args.user}, group {told['group']}", *table(rows)]
+    own = [one for one in policy.exemptions if one.user == args.user]
+    if own:
+        told["exemptions"] = [exemptions.explain(one, wiring.now()) for one in own]
+        lines += [_exempt(one) for one in told["exemptions"]]
+    answer(args, told, lines)
     return FINE
+
+
+def _exempt(told: Mapping[str, Any]) -> str:
+    was = "was exempt" if told["expired"] else "exempt"
+    until = f"{datetime.fromisoformat(told['expires_on']):%Y-%m-%d %H:%M} UTC"
+    limits = " and ".join(told["exempt_from"])
+    return f"{was} from {limits} until {until}: {told['reason']} ({told['from']})"
 
 
 def this_host() -> HostCapacity:

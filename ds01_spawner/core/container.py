@@ -94,6 +94,8 @@ class ContainerPlan:
     simulated: bool = False
     hours: str = ""  # how long the server may run; empty: no limit
     idle_hours: str = ""  # how long its devices may go unused; empty: no limit
+    exempt_until: str = ""  # from the hours, ISO, UTC; empty: not exempt
+    exempt_idle_until: str = ""  # from the idle hours
     cgroup_parent: str = ""
     extra_labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -198,6 +200,8 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.gpu.seat": plan.seat,
         "ds01.hours": plan.hours,
         "ds01.idle_hours": plan.idle_hours,
+        "ds01.exempt_until": plan.exempt_until,
+        "ds01.exempt_idle_until": plan.exempt_idle_until,
         "ds01.recipe": plan.recipe,
         "ds01.simulated": "true" if plan.simulated else "false",
     }

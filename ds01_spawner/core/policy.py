@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ds01_spawner.core.bundles import BUNDLES
+from ds01_spawner.core.exemptions import Exemption
 from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.errors import Finding
@@ -92,6 +93,7 @@ class Policy:
     packages: PackageRules = field(default_factory=PackageRules)
     runs_on: Mapping[str, RunsOn] = field(default_factory=dict)  # by pattern, in file order
     sharing: Sharing | None = None
+    exemptions: tuple[Exemption, ...] = ()
     notices: tuple[Finding, ...] = ()
 
     def group_of(self, user: str, groups: Iterable[str] = ()) -> str:

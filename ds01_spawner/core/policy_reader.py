@@ -13,6 +13,7 @@ from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.packages import apt_problem, pip_requirement
 from ds01_spawner.core.policy import Group, PackageRules, Policy, Preset
 from ds01_spawner.core.policy_devices import check_gpu_wishes, read_runs_on, read_sharing
+from ds01_spawner.core.policy_exemptions import read_exemptions
 from ds01_spawner.core.policy_report import ELSEWHERE, Report, did_you_mean, read_limits
 from ds01_spawner.core.policy_schema import (
     ELSEWHERE_SECTIONS,
@@ -66,6 +67,7 @@ def read_policy(
         packages=packages,
         runs_on=read_runs_on(report, data.get("runs_on")),
         sharing=sharing,
+        exemptions=read_exemptions(report, data.get("exemptions")),
     )
     problems = [problem for each in reports for problem in each.problems]
     if problems:

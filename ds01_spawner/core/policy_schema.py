@@ -49,7 +49,7 @@ ELSEWHERE_SECTIONS = frozenset(
 )  # fmt: skip
 SECTIONS = (
     "defaults", "default_group", "groups", "user_overrides", "presets", "bundles", "packages",
-    "runs_on", "sharing",
+    "runs_on", "sharing", "exemptions",
 )  # fmt: skip
 # --- values ----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any
 from traitlets.config import Config
 
 from ds01_spawner.errors import EngineUnavailable
-from ds01_spawner.hub.endings import KeepHandler
+from ds01_spawner.hub.endings import EndingHandler, KeepHandler
 from ds01_spawner.hub.inherited import check_inherited
 from ds01_spawner.hub.runtime import Runtime, network_of, told
 from ds01_spawner.services import wiring
@@ -44,7 +44,11 @@ def configure(c: Config) -> None:
     _prepend(c, TEMPLATES)
     handlers = c.JupyterHub.get("extra_handlers")
     handlers = list(handlers) if isinstance(handlers, list) else []
-    c.JupyterHub.extra_handlers = [*handlers, (r"/ds01/keep", KeepHandler)]
+    c.JupyterHub.extra_handlers = [
+        *handlers,
+        (r"/ds01/keep", KeepHandler),
+        (r"/api/ds01/ending/([^/]+)/([^/]*)", EndingHandler),
+    ]
     settings = from_config(c)
     if "hub_ip" not in c.JupyterHub and "hub_bind_url" not in c.JupyterHub:
         c.JupyterHub.hub_ip = gateway(settings.network_subnet)

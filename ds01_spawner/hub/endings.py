@@ -1,4 +1,6 @@
-"""What a user is told of the end of their servers, on every page of the hub, and what they can do.
+"""What a user is told of the end of their servers, and what they can do.
+
+It is on every page of the hub, and in JupyterLab, where the server asks for it.
 
 A server that ends because nothing uses its GPU can be kept for a while, with a button; a server
 whose time is over can not.
@@ -10,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
-from tornado.web import authenticated
+from jupyterhub.scopes import needs_scope
+from tornado.web import HTTPError, authenticated
 
 from ds01_spawner.core.lifetime import notice
 from ds01_spawner.errors import DS01Error, NothingToKeep
@@ -34,9 +38,22 @@ class Ending:
     """
 
     server: str
+    at: datetime
     minutes: int
     idle: bool
     keep_h: float | None
+
+    @property
+    def message(self) -> str:
+        """The words for its user."""
+        name = f" {self.server}" if self.server else ""
+        when = f"in {self.minutes} minute" + ("s" if self.minutes != 1 else "")
+        if self.idle:
+            return (
+                f"Your server{name} has a GPU that nothing uses. It is stopped {when}, unless the "
+                "GPU is used."
+            )
+        return f"The time of your server{name} is over {when}. Save your work; your files are kept."
 
 
 def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
@@ -48,6 +65,7 @@ def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
     keep = kept_until(lease, now, settings)
     return Ending(
         server=lease.server,
+        at=end.at,
         minutes=max(1, round((end.at - now) / MINUTE)),
         idle=end.kind == "idle",
         keep_h=None if keep is None else round((keep - now) / timedelta(hours=1), 1),
@@ -88,3 +106,35 @@ class KeepHandler(BaseHandler):
         except DS01Error as error:
             raise to_http_error(error) from None
         self.redirect(f"{self.hub.base_url}home")
+
+
+class EndingHandler(APIHandler):
+    """The same for the server itself: hub/api/ds01/ending/USER/SERVER, with the server's token.
+
+    The answer is `{"ending": {"at", "message", "keep_h"} or null}`; POST keeps the server.
+    """
+
+    @needs_scope("access:servers")  # type: ignore[untyped-decorator]
+    async def get(self, user_name: str, server_name: str) -> None:
+        """Tell of its end."""
+        spawner = self._runtime(user_name).servers.get((user_name, server_name))
+        told, ending = None, spawner.ending if spawner else None
+        if ending is not None:
+            at, message = ending.at.isoformat(), ending.message
+            told = {"at": at, "message": message, "keep_h": ending.keep_h}
+        self.finish({"ending": told})
+
+    @needs_scope("access:servers")  # type: ignore[untyped-decorator]
+    async def post(self, user_name: str, server_name: str) -> None:
+        """Keep it, then tell of its new end."""
+        try:
+            await keep(self._runtime(user_name), user_name, server_name)
+        except DS01Error as error:
+            raise to_http_error(error) from None
+        await self.get(user_name, server_name)
+
+    def _runtime(self, user_name: str) -> Runtime:
+        user = self.find_user(user_name)
+        if user is None:
+            raise HTTPError(404)
+        return user.spawner.runtime  # type: ignore[no-any-return]

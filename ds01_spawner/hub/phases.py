@@ -16,6 +16,7 @@ from typing import Any
 
 from ds01_spawner.core.container import ContainerPlan, create_body
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.exemptions import exempt
 from ds01_spawner.core.options import Offer, Request, parse, wants_gpu
 from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
@@ -233,6 +234,7 @@ class Start:
             wanted=self.request.wanted,
             limits=self.offer.limits,
             hours=self.request.hours,
+            exempt=exempt(self.runtime.policy.current().exemptions, self.asker.user),
         )
 
     async def _look(self) -> None:

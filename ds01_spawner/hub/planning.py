@@ -132,7 +132,7 @@ async def check_workspace(runtime: Runtime, prefix: str, user: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What only a start knows: its lease, in the words of the labels."""
+    """What only a start knows: its lease, still reserved, in the words of the labels."""
 
     lease: str
     generation: str
@@ -142,6 +142,8 @@ class Grant:
     units: str
     hours: str
     idle_hours: str
+    exempt_until: str
+    exempt_idle_until: str
     architecture: str | None = None  # of the devices
     seat: str = ""  # in the words of the label, too
     seats: int = 1
@@ -158,6 +160,8 @@ class Grant:
             units=str(lease.units),
             hours=_hours(lease.hours),
             idle_hours=_hours(lease.idle_h),
+            exempt_until=lease.until.isoformat() if lease.until else "",
+            exempt_idle_until=lease.keep_until.isoformat() if lease.keep_until else "",
             architecture=devices[0].architecture if devices else None,
             seat=sharing.label(lease.seat, lease.seats),
             seats=lease.seats,
@@ -211,6 +215,8 @@ def container_plan(
         simulated=settings.simulated,
         hours=grant.hours,
         idle_hours=grant.idle_hours,
+        exempt_until=grant.exempt_until,
+        exempt_idle_until=grant.exempt_idle_until,
     )
 
 

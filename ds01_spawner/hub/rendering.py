@@ -16,6 +16,7 @@ from traitlets.config import Config
 
 from ds01_spawner.core.container import create_body
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.exemptions import Exempt, exempt
 from ds01_spawner.core.limits import HostCapacity, effective
 from ds01_spawner.core.options import Request, parse
 from ds01_spawner.hub import planning
@@ -62,7 +63,7 @@ async def render(
         request,
         planning.resources(offer.limits, request, capacity, settings),
         image,
-        _grant(request, snapshot),
+        _grant(request, snapshot, exempt(policy.exemptions, user)),
         _owner(settings, user),
         settings,
         way.way,
@@ -78,7 +79,7 @@ def _spawner(config: Config, user: str) -> DS01Spawner:
     return spawner
 
 
-def _grant(request: Request, snapshot: Snapshot) -> planning.Grant:
+def _grant(request: Request, snapshot: Snapshot, exempted: Exempt) -> planning.Grant:
     """A grant of devices that stand for any of those that would do."""
     fit = request.needs.architectures if request.needs else (request.architecture,)
     would_do = [device for device in snapshot.devices if device.architecture in fit]
@@ -91,9 +92,11 @@ def _grant(request: Request, snapshot: Snapshot) -> planning.Grant:
     architecture = DEVICE if devices and len(fit) > 1 else None
     seats = request.wanted.seats
     seat = DEVICE if seats > 1 else ""
+    until, idle_until = (LEASE if time else "" for time in (exempted.runtime, exempted.idle))
     return planning.Grant(
-        LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, architecture, seat, seats
-    )
+        LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, until, idle_until, architecture,
+        seat, seats,
+    )  # fmt: skip
 
 
 def _nodes(number: int, devices: list[Device]) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ class Ledger(Marks, Line):
         with self._transaction() as db:
             placed = self._choose(db, request, snapshot, foreign or {})
             now = self._now()
+            hours, exempt = self._hours(request, placed), request.exempt.at(now)
             lease = Lease(
                 id=self._new_id(),
                 generation=rows.next_generation(db),
@@ -94,7 +95,10 @@ class Ledger(Marks, Line):
                 since=now,
                 changed=now,
                 container_name=container_name,
-                hours=self._hours(request, placed),
+                hours=hours,
+                # Hours that the user chose are no limit of the policy's.
+                until=exempt.runtime if hours is not None and request.hours is None else None,
+                keep_until=exempt.idle if placed.devices else None,
                 idle_h=request.limits.idle_timeout_h if placed.devices else None,
                 hold_h=self._hold_h(request) if placed.devices and placed.seats == 1 else None,
                 seat=placed.seat,
@@ -115,6 +119,7 @@ class Ledger(Marks, Line):
             lease = rows.read_reserved(db, lease_id, generation)
             since = self._now()
             until = after_hours(since, lease.hours)
+            until = until and max(until, lease.until or until)
             bound = replace(
                 lease, state="bound", container=container, since=since, until=until, changed=since
             )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from ds01_spawner.core.exemptions import Exempt
 from ds01_spawner.core.lifetime import End, Use, end_of
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
@@ -25,7 +26,7 @@ JUST_RELEASED = "given back a moment ago"
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What one start asks for: its devices, the user's limits, and the hours chosen, if any."""
+    """What one start asks for: its devices, the user's limits and exemptions, the hours chosen."""
 
     hub: str
     user: str
@@ -33,6 +34,7 @@ class LeaseRequest:
     wanted: Wanted
     limits: Limits
     hours: float | None = None
+    exempt: Exempt = field(default_factory=Exempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,9 @@ class Lease:
     """The right of one server to run, from reservation to its container's removal.
 
     `since` is when it was reserved and, once bound, when the server started; `until` is set then,
-    `hours` later. None for both: no end. With devices it also ends when it is idle for `idle_h`
-    hours, but not before `keep_until`. `busy`, `heard`, `looked` and `used_h` are a `Use`.
+    `hours` later, or is the later end that an exemption gave. None for both: no end. With devices
+    it also ends when it is idle for `idle_h` hours, but not before `keep_until`. `busy`, `heard`,
+    `looked` and `used_h` are a `Use`.
     """
 
     id: str

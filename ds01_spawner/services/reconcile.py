@@ -117,20 +117,31 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    end, now = lease.end, situation.now
+    end, over = lease.end, due(lease, situation.now)
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
         yield from ending(lease, container, "its container has ended")
     elif _unknown(lease, situation):
         yield from ending(lease, container, "the hub died before it recorded this server")
-    elif lease.until is not None and now >= lease.until:
-        why = f"its time ended at {lease.until:%Y-%m-%d %H:%M} UTC"
-        yield from ending(lease, container, why, End(lease.until, "time"))
-    elif end is not None and now >= end.at and lease.warned == end.at:
-        yield from ending(lease, container, f"nothing used its GPU for {lease.idle_h:g} h", end)
+    elif over is not None:
+        yield from ending(lease, container, _why_over(lease, over), over)
     elif end is not None and lease.warned != end.at:
         yield from _warning(lease, end, situation)
+
+
+def due(lease: Lease, now: datetime) -> End | None:
+    """The end of a running server that has come; of idleness only after its user was told."""
+    end = lease.end
+    if lease.until is not None and now >= lease.until:
+        return End(lease.until, "time")
+    return end if end is not None and now >= end.at and lease.warned == end.at else None
+
+
+def _why_over(lease: Lease, end: End) -> str:
+    if end.kind == "time":
+        return f"its time ended at {end.at:%Y-%m-%d %H:%M} UTC"
+    return f"nothing used its GPU for {lease.idle_h:g} h"
 
 
 def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
@@ -232,6 +243,8 @@ def _legible(container: Seen) -> bool:
     hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
     known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
     told = all(not text or _HOURS.fullmatch(text) for text in hours)
+    times = ("ds01.exempt_until", "ds01.exempt_idle_until")
+    told = told and all(not labels.get(name) or _time(labels, name) for name in times)
     seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
     return bool(known and told and seated and labels.get("ds01.user"))
 
@@ -244,6 +257,15 @@ def _hours(labels: Mapping[str, str], name: str) -> float | None:
     return float(labels[name]) if labels.get(name) else None
 
 
+def _time(labels: Mapping[str, str], name: str) -> datetime | None:
+    """An aware time; None where there is none that can be read."""
+    try:
+        time = datetime.fromisoformat(labels.get(name, ""))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
+
+
 def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """The lease that a running container was made for, from its labels.
 
@@ -252,7 +274,8 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
     """
     labels, (user, server) = container.labels, _server(container)
     hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
-    until = after_hours(container.created, hours)
+    until, exempt = after_hours(container.created, hours), _time(labels, "ds01.exempt_until")
+    until = until and max(until, exempt or until)
     seat, seats = container.seat or (0, 1)
     return Lease(
         id=container.lease,
@@ -270,6 +293,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         container_name=container.name,
         hours=hours,
         idle_h=idle_h,
+        keep_until=_time(labels, "ds01.exempt_idle_until"),
         busy=situation.now,
         heard=situation.now,
         looked=situation.now,

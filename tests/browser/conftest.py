@@ -138,13 +138,16 @@ def student(hub: DemoHub, browser: Browser) -> Iterator[Student]:
     yield from new_student(hub, browser)
 
 
-def new_student(hub: DemoHub, browser: Browser, javascript: bool = True) -> Iterator[Student]:
+def new_student(
+    hub: DemoHub, browser: Browser, javascript: bool = True, name: str = ""
+) -> Iterator[Student]:
+    """Somebody with a new browser window, and of a name that no other test has."""
     context = browser.new_context(java_script_enabled=javascript, color_scheme="light")
     context.set_default_timeout(PATIENCE_MS)
     if javascript:
         context.add_init_script(WITNESS)
     errors = _errors(context)
-    yield Student(hub.new_student(), hub, context.new_page())
+    yield Student(name or hub.new_student(), hub, context.new_page())
     context.close()
     assert errors == [], "our pages' own JavaScript fails"
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ defaults:
   max_gpu_slots_per_container: 2
   max_containers_per_user: 2
   max_runtime_h: 12
+user_overrides:
+  student30: {idle_timeout_h: 0.02}
 presets:
   course:
     title: Deep Learning 101
@@ -40,6 +43,7 @@ presets:
     gpus: 1
 """
 STUDENTS = 30
+IDLER = "student30"  # whose GPU is idle after a minute
 BUILD_S = 400  # guards against hanging: the first build of all fetches the notebook server
 
 
@@ -63,7 +67,7 @@ class DemoHub:
         self.data = folder / "data"
         self.data.mkdir(mode=0o700)
         self.passwords = {f"student{n}": secrets.token_hex(6) for n in range(1, STUDENTS + 1)}
-        self._unused = iter(self.passwords)
+        self._unused = (name for name in self.passwords if name != IDLER)
         (self.data / "demo-users.json").write_text(json.dumps(self.passwords))
         (folder / "policy.yaml").write_text(POLICY)
         (folder / "ca.pem").write_bytes(ca_pem)
@@ -143,6 +147,12 @@ class DemoHub:
     def leases(self, user: str) -> int:
         """How many leases the user has, with devices or without."""
         return len(list(self._rows("SELECT id FROM lease WHERE user = ?", user)))
+
+    def kept(self, user: str) -> bool:
+        """Whether the user's server was kept for more than an hour from now."""
+        ((until,),) = self._rows("SELECT keep_until FROM lease WHERE user = ?", user)
+        hour = timedelta(hours=1)
+        return bool(until) and datetime.fromisoformat(until) > datetime.now(timezone.utc) + hour
 
     def _rows(self, query: str, user: str) -> Iterator[tuple[str]]:
         file = self.data / "simulated/ledger.sqlite"

@@ -16,7 +16,7 @@ IMAGES = Path(__file__).parents[2] / "images" / "derived"
 BASE = "sha256:" + "a" * 64
 # Of images/derived and of what core/dockerfile.py writes (its golden test) at RECIPE_VERSION.
 # When this changes what an image has in it, raise the version; then write the new value here.
-SCRIPTS = (2, "24c8ca60a0ed35ac")
+SCRIPTS = (3, "7474c10f1f877ef1")
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from traitlets.config import Config
 
 from ds01_spawner.services import wiring
+from tests.hub.clients import environment
 from tests.hub.world import World
 
 POLICY = """\
 defaults: {max_containers_per_user: 3, max_runtime_h: 6, max_gpu_equivalents: 2}
 groups:
   endless: {max_runtime_h: null, members: [marathon]}
-  idlers: {idle_timeout_h: 1, members: [idler, worker, keeper]}
+  idlers: {idle_timeout_h: 1, members: [idler, worker, keeper, excused, asker]}
+exemptions:
+- username: excused
+  exempt_from: [idle_timeout_h]
+  expires_on: {expires}
+  reason: the deadline of a paper
 """
+EXPIRES = datetime.now(timezone.utc) + timedelta(hours=3)
+POLICY = POLICY.replace("{expires}", EXPIRES.isoformat(timespec="seconds"))
 
 
 def configure(c: Config) -> None:
@@ -117,6 +127,22 @@ async def test_an_idle_gpu_is_given_back_and_that_is_told_before(world: World) -
     await world.stop("idler", "cpu")
 
 
+async def test_who_is_exempt_is_idle_until_that_expires(world: World) -> None:
+    world.passed = timedelta()
+    await world.api("POST", "users/excused")
+    await world.start("excused", GPU)
+    began = world.told("excused")
+    await watched(world, 160)
+    assert world.told("excused") == began
+    await watched(world, 12)
+    assert world.told("excused")[len(began) :] == ["maintenance.runtime_warning"]
+    assert len(world.containers("excused")) == 1
+    await watched(world, 12)
+    await world.settled("excused")
+    assert await world.left_of("excused") == ([], [])
+    assert wiring.now() - EXPIRES < timedelta(minutes=6)
+
+
 async def test_the_pages_tell_of_the_end_and_an_idle_gpu_can_be_kept(world: World) -> None:
     await world.api("POST", "users/keeper")
     browser = await world.browser("keeper")
@@ -153,6 +179,79 @@ async def test_the_pages_tell_of_the_time(world: World, user: str) -> None:
     refused = await browser.post("ds01/keep", {"server": "thesis"})
     assert refused.code == 409
     await world.stop(user, "thesis")
+
+
+def token_of(world: World, user: str, server: str = "") -> str:
+    """What the server was given to speak to the hub with."""
+    return environment(world.created(user, server))["JUPYTERHUB_API_TOKEN"]
+
+
+async def asked(
+    world: World, token: str | None, path: str, method: str = "GET"
+) -> tuple[int, dict[str, Any]]:
+    """What a server is told when it asks for the end of one."""
+    headers = {"Authorization": f"token {token}"} if token else {}
+    answer = await world.fetch(
+        f"api/ds01/ending/{path}", method, headers=headers, body="" if method == "POST" else None
+    )
+    return answer.code, json.loads(answer.body)
+
+
+async def test_a_server_asks_for_its_own_end_and_keeps_itself(world: World) -> None:
+    await world.api("POST", "users/asker")
+    await world.start("asker", GPU)
+    token = token_of(world, "asker")
+    assert await asked(world, token, "asker/") == (200, {"ending": None})
+    await watched(world, 48)
+    code, told = await asked(world, token, "asker/")
+    assert code == 200
+    assert re.fullmatch(
+        r"Your server has a GPU that nothing uses. It is stopped in 1[45] minutes, unless the GPU "
+        "is used.",
+        told["ending"]["message"],
+    )
+    assert told["ending"]["keep_h"] == 2.0
+    (lease,) = await world.leases("asker")
+    assert lease.end is not None
+    assert told["ending"]["at"] == lease.end.at.isoformat()
+    assert await asked(world, token, "asker/", "POST") == (200, {"ending": None})
+    assert "maintenance.keep_alive" in world.told("asker")
+    (kept,) = await world.leases("asker")
+    assert kept.end is not None
+    assert kept.end.at > lease.end.at
+    await world.stop("asker")
+
+
+async def test_a_server_whose_time_is_over_is_not_kept(world: World, user: str) -> None:
+    await world.start(user, {"hours": 0.2}, "thesis")
+    token = token_of(world, user, "thesis")
+    await watched(world, 4)
+    code, told = await asked(world, token, f"{user}/thesis")
+    assert (code, told["ending"]["keep_h"]) == (200, None)
+    assert told["ending"]["message"].startswith("The time of your server thesis is over in ")
+    code, refused = await asked(world, token, f"{user}/thesis", "POST")
+    assert code == 409
+    assert "The server 'thesis' cannot be kept longer." in refused["message"]
+    await world.stop(user, "thesis")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_server_asks_for_no_other(world: World, user: str, other: str, method: str) -> None:
+    await world.start(user, {"hours": 0.2})
+    await world.start(user, {"hours": 0.2}, "thesis")
+    await world.start(other, {"hours": 0.2})
+    await watched(world, 4)
+    token = token_of(world, user)
+    refused = [
+        (token, f"{user}/thesis"), (token, f"{other}/"), (token, "nobody/"),
+        (token_of(world, other), f"{user}/"), ("made-up", f"{user}/"), (None, f"{user}/"),
+    ]  # fmt: skip
+    for given, path in refused:
+        code, told = await asked(world, given, path, method)
+        assert code in (403, 404), (path, told)
+        assert "ending" not in told
+    for name, server in ((user, ""), (user, "thesis"), (other, "")):
+        await world.stop(name, server)
 
 
 async def test_the_page_of_another_s_server_tells_nothing_of_its_end(

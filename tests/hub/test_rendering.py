@@ -16,6 +16,15 @@ from ds01_spawner.core.sharing import label
 from ds01_spawner.hub.rendering import DEVICE, HUB, LEASE, TOKEN, UID, render
 from tests.hub.world import World
 
+POLICY = """\
+defaults: {max_containers_per_user: 3, max_gpu_equivalents: 2, idle_timeout_h: 1}
+exemptions:
+- username: excused
+  exempt_from: [max_runtime_h, idle_timeout_h]
+  expires_on: 2999-12-31
+  reason: a test
+"""
+
 
 @pytest.fixture
 def config(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
@@ -32,11 +41,16 @@ async def filled(world: World, user: str, shown: dict[str, Any]) -> dict[str, An
     uid = await world.runtime.uid_of(user)
     snapshot = await world.runtime.inventory.snapshot()
     slots = [str(device.index) for device in snapshot.devices if device.uuid in lease.devices]
+    exempt = [
+        time.isoformat() if time and user == "excused" else ""
+        for time in (lease.until, lease.keep_until)
+    ]
     hours = ["" if h is None else f"{h:g}" for h in (lease.hours, lease.idle_h)]
     labels = {
         "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
         "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
         "ds01.hours": hours[0], "ds01.idle_hours": hours[1],
+        "ds01.exempt_until": exempt[0], "ds01.exempt_idle_until": exempt[1],
         "ds01.gpu.uuids": ",".join(lease.devices), "ds01.gpu.slots": ",".join(slots),
         "ds01.gpu.allocated": ",".join(slots),
         "ds01.gpu.uuid": lease.devices[0] if len(lease.devices) == 1 else "",
@@ -75,6 +89,14 @@ async def test_the_real_body_is_equal(
     world: World, user: str, config: Config, options: dict[str, Any]
 ) -> None:
     await check_equal(world, user, config, options)
+
+
+async def test_the_real_body_of_who_is_exempt_is_equal(world: World, config: Config) -> None:
+    await world.api("POST", "users/excused")
+    await check_equal(world, "excused", config, {"gpus": 1, "pip": ["tqdm"]})
+    labels = world.created("excused")["Labels"]
+    assert labels["ds01.exempt_until"] == "3000-01-01T00:00:00+00:00"
+    assert labels["ds01.exempt_idle_until"] == "3000-01-01T00:00:00+00:00"
 
 
 async def check_equal(world: World, user: str, config: Config, options: dict[str, Any]) -> None:

@@ -217,6 +217,34 @@ def test_policy_explain_for_people(run: Any) -> None:
     assert rows["allow_full_gpu"].startswith("true")
 
 
+def test_policy_explain_tells_exemptions_and_where_they_are_written(run: Any, here: Path) -> None:
+    (here / "exempt.yaml").write_text(
+        "exemptions:\n"
+        "- {username: eve, exempt_from: [max_runtime_h], expires_on: 2020-01-31, reason: past}\n"
+        "- username: eve\n"
+        "  exempt_from: [max_runtime_h, idle_timeout_h]\n"
+        "  expires_on: 2999-01-01T12:00+02:00\n"
+        "  reason: thesis\n"
+        "- {username: ann, exempt_from: [max_runtime_h], expires_on: 2999-01-31, reason: hers}\n"
+    )
+    told = run("policy explain --file exempt.yaml --user eve --no-host --json").json
+    assert [one.pop("expired") for one in told["exemptions"]] == [True, False]
+    assert told["exemptions"][1] == {
+        "exempt_from": ["idle_timeout_h", "max_runtime_h"],
+        "expires_on": "2999-01-01T10:00:00+00:00",
+        "reason": "thesis",
+        "from": "exempt.yaml:3: exemptions.1",
+    }
+    shown = run("policy explain --file exempt.yaml --user eve --no-host").out.splitlines()[-2:]
+    assert shown == [
+        "was exempt from max_runtime_h until 2020-02-01 00:00 UTC: past "
+        "(exempt.yaml:2: exemptions.0)",
+        "exempt from idle_timeout_h and max_runtime_h until 2999-01-01 10:00 UTC: thesis "
+        "(exempt.yaml:3: exemptions.1)",
+    ]
+    assert "exemptions" not in run("policy explain --file exempt.yaml --user bob --json").json
+
+
 # --- configuration, errors, exit codes -----------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from ds01_spawner.core.devices import Device, Snapshot
+from ds01_spawner.core.exemptions import Exempt
 from ds01_spawner.core.lifetime import End, Use
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted, place
@@ -218,6 +219,27 @@ def test_when_a_lease_ends(
 def test_absurd_hours_are_no_crash(ledger: Ledger) -> None:
     lease = ledger.reserve(request(limits=Limits(max_runtime_h=1e300)), snapshot())
     assert ledger.bind(lease.id, lease.generation, "c").until is not None
+
+
+def test_an_exemption_puts_the_end_off_to_its_own(ledger: Ledger, clock: Clock) -> None:
+    day = timedelta(days=1)
+    limits = Limits(max_runtime_h=6, idle_timeout_h=1, max_containers_per_user=None)
+
+    def bound(server: str, hours: float | None = None, gpus: int = 0, **until: datetime) -> Lease:
+        asked = replace(request("ada", server, gpus, limits, hours), exempt=Exempt(**until))
+        lease = ledger.reserve(asked, snapshot())
+        clock.pass_(minutes=1)
+        return ledger.bind(lease.id, lease.generation, server)
+
+    assert bound("later", runtime=START + day).until == START + day
+    assert bound("earlier", runtime=START + timedelta(hours=1)).until == clock.time + timedelta(
+        hours=6
+    )
+    assert bound("chosen", hours=2, runtime=START + day).until == clock.time + timedelta(hours=2)
+    assert bound("past", runtime=START, idle=START).until == clock.time + timedelta(hours=6)
+    idle = bound("gpu", gpus=1, idle=START + day)
+    assert (idle.until, idle.keep_until) == (clock.time + timedelta(hours=6), START + day)
+    assert bound("no gpu", idle=START + day).keep_until is None
 
 
 def test_the_fence(ledger: Ledger) -> None:

@@ -103,6 +103,10 @@ WINDOWS = [
     ("labels incomplete", None, container(units=""), ["remove ds01.ada"]),
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
     ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
+    ("nor of a time", None, container(exempt_until="tomorrow"), ["remove ds01.ada"]),
+    ("there is no such day", None, container(exempt_idle_until="2026-02-30T00:00:00+00:00"),
+     ["remove ds01.ada"]),
+    ("of no time zone", None, container(exempt_until="2026-02-03T00:00:00"), ["remove ds01.ada"]),
     ("GPUs of the other kind", None, container(simulated="true"), ["remove ds01.ada"]),
     (
         "its GPU was given out since",
@@ -211,6 +215,21 @@ def test_an_adopted_lease_is_what_the_labels_say() -> None:
     assert (adopted.container, adopted.container_name) == ("c1", "ds01.ada")
     assert adopted.until == NOW - 2 * MINUTE + 4 * HOUR
     assert adopted.end == End(NOW + HOUR / 2, "idle")
+
+
+def test_an_adopted_lease_is_as_exempt_as_it_was() -> None:
+    until, kept = NOW + 30 * HOUR, NOW + 20 * HOUR
+    told = container(
+        gpu__uuids="GPU-a", idle_hours="0.5",
+        exempt_until=until.isoformat(), exempt_idle_until=kept.isoformat(),
+    )  # fmt: skip
+    (action,) = decide(Situation("hub", NOW, NEW, ()), [told])
+    assert action.lease
+    assert (action.lease.until, action.lease.keep_until) == (until, kept)
+    earlier = container(exempt_until=(NOW + HOUR).isoformat())
+    (action,) = decide(Situation("hub", NOW, NEW, ()), [earlier])
+    assert action.lease
+    assert action.lease.until == NOW - 2 * MINUTE + 4 * HOUR
 
 
 def test_an_adopted_lease_whose_time_is_over_leaves_time_for_a_warning() -> None:

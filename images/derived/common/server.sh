@@ -26,5 +26,11 @@ make_venv "$found" "$server"
 
 install -D -m 644 "$build/jupyter_server_config.json" "$server/etc/jupyter/jupyter_server_config.json"
 install -D -m 644 "$build/page_config.json" "$server/etc/jupyter/labconfig/page_config.json"
+# What tells in JupyterLab when the server ends.
+packages=$("$server/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+lab=$server/share/jupyter/labextensions/ds01-ending
+install -D -m 644 "$build/ending/ds01_ending.py" "$packages/ds01_ending.py"
+install -D -m 644 "$build/ending/package.json" "$lab/package.json"
+install -D -m 644 "$build/ending/remoteEntry.js" "$lab/static/remoteEntry.js"
 # PYTHONPATH and its like are for the kernel, not for the server.
 sed -i '1s|^\(#!/opt/ds01/server/bin/python[0-9.]*\)$|\1 -I|' "$server"/bin/jupyter*

@@ -31,7 +31,13 @@ class Device:
     problem: str = ""  # why it is not healthy, for people
     nodes: tuple[str, ...] = ()  # device files that a container needs of it; AMD's
     groups: tuple[int, ...] = ()  # gids that may open them
+    card_name: str = ""  # of its card, where neither its UUID nor its parent is that
     host: str = "local"
+
+    @property
+    def card(self) -> str:
+        """The card that it is or is a part of: the same name however the card is divided."""
+        return self.card_name or self.parent or self.uuid
 
     @property
     def whole(self) -> bool:

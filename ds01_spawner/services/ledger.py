@@ -90,6 +90,7 @@ class Ledger(Marks, Line):
                 server=request.server,
                 state="reserved",
                 devices=tuple(device.uuid for device in placed.devices),
+                cards=tuple(device.card for device in placed.devices),
                 units=placed.units,
                 incarnation=rows.incarnation(db),
                 since=now,

@@ -41,6 +41,7 @@ CREATE TABLE lease (
     heard TEXT,
     looked TEXT,
     used_h REAL,
+    lost TEXT,
     warned TEXT,
     changed TEXT,
     incarnation TEXT NOT NULL,
@@ -56,6 +57,7 @@ CREATE TABLE lease_device (
     seats INTEGER NOT NULL,
     lease TEXT NOT NULL REFERENCES lease (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
+    card TEXT NOT NULL,
     host TEXT NOT NULL,
     PRIMARY KEY (device, seat),
     CHECK (seat >= 0 AND seat < seats)
@@ -140,9 +142,9 @@ DROP INDEX lease_device_of_lease;
 """
 _LEASES_BACK = """
 INSERT INTO lease SELECT id, generation, hub, user, server, state, units, since, until, hours,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed,
     incarnation, container, container_name, request, host FROM lease_1;
-INSERT INTO lease_device SELECT device, 0, 1, lease, position, host FROM device_1;
+INSERT INTO lease_device SELECT device, 0, 1, lease, position, device, host FROM device_1;
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """

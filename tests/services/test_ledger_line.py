@@ -262,8 +262,8 @@ def test_the_database_refuses_a_device_in_two_offers_or_in_an_offer_and_a_lease(
         ledger_tickets.update(db, replace(second, offer=offer))
     with pytest.raises(LedgerBusy), ledger._transaction() as db:
         db.execute(
-            "INSERT INTO lease_device SELECT 'GPU-0', 0, 1, id, 0, 'local' FROM lease UNION "
-            "SELECT 'GPU-0', 0, 1, 'x', 0, 'local'"
+            "INSERT INTO lease_device SELECT 'GPU-0', 0, 1, id, 0, 'GPU-0', 'local' FROM lease "
+            "UNION SELECT 'GPU-0', 0, 1, 'x', 0, 'GPU-0', 'local'"
         )
     ledger.leave("hub", "ada", "")
     ledger.leave("hub", "bob", "")
@@ -278,8 +278,9 @@ def test_a_lease_that_is_found_ends_the_offer(ledger: Ledger, clock: Clock) -> N
     wait(ledger, "bob")
     run(ledger)
     found = Lease(
-        "old", 7, "hub", "ada", "", "bound", ("GPU-0",), 2520, "", clock.time, container="c"
-    )
+        "old", 7, "hub", "ada", "", "bound", ("GPU-0",), 2520, "", clock.time, container="c",
+        cards=("GPU-0",),
+    )  # fmt: skip
     ledger.adopt(found)
     assert [ticket.offer for ticket in ledger.tickets()] == [None]
     assert run(ledger) == []

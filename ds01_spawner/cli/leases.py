@@ -70,7 +70,7 @@ def show(args: argparse.Namespace) -> int:
     answer(
         args,
         {"leases": [_row(lease) for lease in leases], "tickets": [_waits(*one) for one in line]},
-        [*table(rows), f"{len(leases)} leases", *_line_lines(line)],
+        [*table(rows), f"{len(leases)} leases", *_lost_lines(leases), *_line_lines(line)],
     )
     return FINE
 
@@ -176,6 +176,7 @@ def _row(lease: Lease) -> dict[str, Any]:
         "ends": lease.end.at.isoformat() if lease.end else None,
         "used_gpu_hours": lease.used_h,
         "container": lease.container,
+        "lost": lease.lost,
     }
 
 
@@ -200,6 +201,13 @@ def _line_lines(line: tuple[tuple[Ticket, Outlook], ...]) -> list[str]:
         for ticket, seen in line
     ]  # fmt: skip
     return [*table(rows), f"{len(line)} in the line"] if line else []
+
+
+def _lost_lines(leases: Iterable[Lease]) -> list[str]:
+    return [
+        f"{lease.user} {lease.server or '-'}: its GPU cannot be relied on: {lease.lost}"
+        for lease in leases if lease.lost
+    ]  # fmt: skip
 
 
 def _gpu(lease: Lease) -> str:

@@ -23,6 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_faults import Faults
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
@@ -33,7 +34,7 @@ __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 INCARNATIONS = 100
 
 
-class Ledger(Marks, Line):
+class Ledger(Marks, Faults, Line):
     """The leases of one file."""
 
     # --- incarnations ------------------------------------------------------------------------

@@ -189,6 +189,18 @@ def test_without_a_ledger_nothing_is_made_up(run: Run, data: Path, line: str) ->
     assert not data.exists()
 
 
+def test_a_server_that_lost_its_gpu(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    world.ledger.note_losses({lease.id: "GPU 0 (A100): GPU is lost"})
+    assert run("leases --json").json["leases"][0]["lost"] == "GPU 0 (A100): GPU is lost"
+    told = "its GPU cannot be relied on: GPU 0 (A100): GPU is lost"
+    assert f"ada -: {told}" in run("leases").out.splitlines()
+    of_gpu = "the server of ada cannot rely on its GPU: GPU 0 (A100): GPU is lost"
+    assert of_gpu in run("gpus --json").json["problems"]
+    world.ledger.note_losses({lease.id: None})
+    assert told not in run("leases").out
+
+
 def test_leases(run: Run, world: World) -> None:
     (lease,) = world.ledger.leases()
     told = run("leases --json")
@@ -201,7 +213,7 @@ def test_leases(run: Run, world: World) -> None:
                 "since": world.time.isoformat(),
                 "until": (world.time + timedelta(hours=4)).isoformat(),
                 "ends": (world.time + timedelta(hours=4)).isoformat(), "used_gpu_hours": None,
-                "container": lease.container,
+                "container": lease.container, "lost": None,
             }
         ],
         "tickets": [],

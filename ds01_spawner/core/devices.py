@@ -67,6 +67,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Xid:
+    """What NVIDIA's driver reported of a device or a card: its number, and when (UTC)."""
+
+    device: str
+    number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The devices at one moment.
 
@@ -86,6 +95,8 @@ class Snapshot:
     usage: Mapping[str, Usage] = field(default_factory=dict)  # by UUID; of real devices
     # How close two cards are, the more the closer: (UUID, UUID, score), each pair once.
     links: tuple[tuple[str, str, int], ...] = ()
+    struck: tuple[Xid, ...] = ()  # what keeps devices or cards out of use, one of each
+    faults: tuple[Xid, ...] = ()  # of programs, the latest, each as long as it may be asked for
 
     @property
     def nvidia(self) -> tuple[Device, ...]:

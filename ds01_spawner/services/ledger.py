@@ -23,7 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
-from ds01_spawner.services.ledger_faults import Faults
+from ds01_spawner.services.ledger_faults import Faults, check_paused
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
@@ -77,7 +77,7 @@ class Ledger(Marks, Faults, Line):
         """Choose the devices and reserve them, with every quota checked, in one transaction.
 
         `foreign` is uuid -> holder of devices in use outside the ledger. Raises SurvivingLease,
-        TooManyServers and the refusals of `place`.
+        TooManyServers, GpuPaused and the refusals of `place`.
         """
         with self._transaction() as db:
             placed = self._choose(db, request, snapshot, foreign or {})
@@ -242,6 +242,7 @@ class Ledger(Marks, Faults, Line):
         why = drained(db)
         if why is not None:
             raise Draining(why)
+        check_paused(db, request, self._fault_rule, self._now())
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held, shared = rows.held(db, request.hub, request.user)

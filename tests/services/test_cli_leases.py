@@ -14,7 +14,7 @@ import pytest
 
 from ds01_spawner.cli import gpus, leases, marks
 from ds01_spawner.cli.main import main
-from ds01_spawner.core.devices import Process, Snapshot, Usage
+from ds01_spawner.core.devices import Process, Snapshot, Usage, Xid
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.services import wiring
@@ -216,7 +216,7 @@ def test_leases(run: Run, world: World) -> None:
                 "container": lease.container, "lost": None,
             }
         ],
-        "tickets": [],
+        "tickets": [], "paused": [],
     }  # fmt: skip
     assert "1 leases" in run("leases").out
 
@@ -325,6 +325,34 @@ def test_cordon_of_a_card_that_is_given_out_in_parts(run: Run, world: World) -> 
     assert set(told.values()) == {None}
     assert seen["problems"] == []
     assert run(f"uncordon {part.parent}").code == 0
+
+
+def test_a_card_that_an_xid_put_out_of_use(run: Run, world: World) -> None:
+    free = next(d.uuid for d in world.snapshot.devices if not held(world, d.uuid))
+    world.ledger.note_struck([Xid(free, 48, world.time)], (), "a-boot")
+    told = {d["uuid"]: d["unavailable"] for d in run("gpus --json").json["devices"]}
+    assert told[free] == "set aside: the driver reported XID 48"
+    assert run(f"uncordon {free}").code == 0
+    assert "set aside" not in run("gpus").out
+
+
+def test_a_user_whose_programs_fault(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    first = world.time + timedelta(minutes=1)
+    faults = [Xid(lease.devices[0], 31, first + timedelta(minutes=2 * n)) for n in range(21)]
+    world.time = faults[-1].at
+    world.ledger.note_faults(faults)
+    end = faults[-1].at + timedelta(hours=1)
+    told = run("leases --json").json["paused"]
+    assert told == [{"user": "ada", "until": end.isoformat(), "faults": 21}]
+    line = run("leases").out.splitlines()[-1]
+    assert line.startswith(f"ada gets no GPU until {end:%Y-%m-%d %H:%M} UTC, after 21 faults")
+    assert "ds01-spawner resume ada" in line
+    assert run("resume bob").code == 1
+    assert run("resume ada --json").json == {"resumed": "ada"}
+    assert run("leases --json").json["paused"] == []
+    again = run("resume ada")
+    assert (again.code, again.out.strip()) == (1, "nothing kept ada from GPUs")
 
 
 def held(world: World, uuid: str) -> bool:

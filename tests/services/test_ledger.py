@@ -813,19 +813,3 @@ async def test_no_lease_has_a_device_of_the_other_maker(
     assert sorted(uuid for lease in ledger.leases() for uuid in lease.devices) == sorted(theirs)
     with pytest.raises(NoDeviceFree):
         ledger.reserve(LeaseRequest("hub", "late", "", Wanted(1, "any", needs), Limits()), host)
-
-
-# --- devices that are lost -----------------------------------------------------------------------
-
-
-def test_a_loss_is_told_by_whom_it_is_written_first(opened: Callable[..., Ledger]) -> None:
-    one, two = opened(), opened()
-    lease = one.reserve(request(), snapshot())
-    (lost,) = one.note_losses({lease.id: "GPU is lost", "no lease": "x"})
-    assert lost.lost == "GPU is lost"
-    assert two.note_losses({lease.id: "GPU is lost"}) == ()
-    assert two.note_losses({lease.id: "the driver asks for a reset"}) == ()
-    assert one.leases()[0].lost == "the driver asks for a reset"
-    (back,) = two.note_losses({lease.id: None})
-    assert back.lost is None
-    assert one.note_losses({lease.id: None}) == ()

@@ -222,6 +222,16 @@ def test_what_is_set_aside_is_offered_to_nobody(ledger: Ledger) -> None:
     assert run(ledger, 2) == ["bob withdrawn device_lost"]
 
 
+def test_the_parts_of_a_card_that_is_set_aside_are_offered_to_nobody(ledger: Ledger) -> None:
+    part = replace(snapshot(1).devices[0], uuid="MIG-1", kind="mig", parent="GPU-0", units=360)
+    divided = replace(snapshot(1), devices=(part,))
+    ledger.cordon("GPU-0", "")
+    wait(ledger, "bob")
+    assert ledger.run_line(divided) == ()
+    ledger.uncordon("GPU-0")
+    assert [action.what for action in ledger.run_line(divided)] == ["offered"]
+
+
 def test_a_drained_host_offers_nothing(ledger: Ledger) -> None:
     wait(ledger, "bob")
     ledger.drain("")

@@ -19,6 +19,7 @@ from pathlib import Path
 from ds01_spawner.core.architectures import gfx_of, of_gfx
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import UNITS_PER_GPU
+from ds01_spawner.services.inventory.base import boot_id
 
 KFD = "sys/class/kfd/kfd"
 _GROUP, _OTHERS = 0o060, 0o006  # may read and write
@@ -288,6 +289,6 @@ def _text(file: Path) -> str:
 
 
 def _epoch(root: Path, devices: Iterable[Device]) -> str:
-    boot = _text(root / "proc/sys/kernel/random/boot_id")
+    boot = boot_id(root / "proc")
     names = ",".join(sorted(device.uuid for device in devices))
     return hashlib.sha256(f"{boot} {names}".encode()).hexdigest()[:16]

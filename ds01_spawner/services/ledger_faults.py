@@ -16,7 +16,7 @@ from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, text_of
 
-NONE_HELD = "nobody held it"
+NONE_HELD = "no server that ran held it"
 MANY_HELD = "several servers held it, and the driver does not tell whose program it was"
 
 
@@ -166,10 +166,10 @@ def _is_known(db: sqlite3.Connection, xid: Xid) -> bool:
 
 def _attributed(db: sqlite3.Connection, xid: Xid) -> Fault:
     query = (
-        " WHERE since <= ? AND state != 'reserved' AND id IN "
-        "(SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
+        " WHERE since <= ? AND id IN (SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
     )
     found = rows.read(db, query, text_of(xid.at), xid.device, xid.device)
-    if len(found) == 1:
-        return Fault(xid, found[0])
-    return Fault(xid, None, MANY_HELD if found else NONE_HELD)
+    if len(found) > 1:
+        return Fault(xid, None, MANY_HELD)
+    runs = [lease for lease in found if lease.state != "reserved"]
+    return Fault(xid, runs[0]) if runs else Fault(xid, None, NONE_HELD)

@@ -552,6 +552,13 @@ class DeviceGone(DeviceRefused):
     why = "it is not there any more (it was taken out, has fallen off, or was divided anew)"
 
 
+class DeviceLost(DeviceRefused):
+    """The device was well when it was reserved, and is not when the container starts."""
+
+    code = "device_lost"
+    why = "it went away or out of order while your server was being made"
+
+
 class DeviceNotDescribed(DeviceRefused):
     """The engine's CDI specification does not have the device."""
 

@@ -99,6 +99,19 @@ async def test_a_device_that_is_gone(
     assert await changing.told(user) == ""
 
 
+async def test_a_device_that_goes_while_its_server_is_made(
+    world: World, user: str, changing: Changing
+) -> None:
+    before = len(world.engine.made("start_container"))
+    async with world.starting(user, GPU, at="create_container") as gate:
+        changing.has(LOST, NVIDIA[1])
+        gate.set()
+        (*_, last) = await world.events(user)
+    assert "it went away or out of order while your server was being made" in last["message"]
+    assert len(world.engine.made("start_container")) == before
+    assert await world.left_of(user) == ([], [])
+
+
 async def test_what_one_look_shows_or_nobody_knows_is_not_told(
     world: World, user: str, changing: Changing
 ) -> None:

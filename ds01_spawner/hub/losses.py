@@ -30,6 +30,16 @@ class Loss:
     server: str
     why: str
 
+    @property
+    def message(self) -> str:
+        """The words for its user."""
+        name = f" {self.server}" if self.server else ""
+        return (
+            f"The GPU of your server{name} cannot be relied on any more: {self.why}. Work on it "
+            "fails or has failed. Save what you can, stop the server, and start it again to get "
+            "another GPU; your files are kept, and the administrator sees this too."
+        )
+
 
 def loss_of(lease: Lease | None) -> Loss | None:
     """What to tell of a server's GPU; None while it is well."""

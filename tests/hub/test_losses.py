@@ -12,6 +12,7 @@ import pytest
 from ds01_spawner.core.devices import Device, Snapshot, Usage
 from ds01_spawner.core.losses import SURE_AFTER
 from tests.hub.test_devices import AMD, CUDA, GPUS, NVIDIA, POLICY, ROCM, UUIDS, Fixed, Has, host
+from tests.hub.test_hours import asked, token_of
 from tests.hub.world import World
 
 __all__ = ["GPUS", "POLICY", "host"]
@@ -68,6 +69,9 @@ async def test_the_user_is_told_once_it_is_sure_and_the_server_goes_on(
     await changing.looks()
     assert await changing.told(user) == "GPU 0 (A100): GPU is lost."
     assert events(world, user) == ["gpu.lost"]
+    _, told = await asked(world, token_of(world, user), f"{user}/")
+    assert "cannot be relied on any more: GPU 0 (A100): GPU is lost." in told["ending"]["message"]
+    assert told["ending"]["keep_h"] is None
     assert await world.spawner(user).poll() is None
     assert await world.left_of(user) == ([f"ds01.{user}"], ["bound"])
     changing.has(*NVIDIA)

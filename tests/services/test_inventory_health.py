@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from ds01_spawner.core.devices import Snapshot, Xid
 from ds01_spawner.core.health import BAD_SWEEPS, CLEAN_SWEEPS, QUARANTINE_S, RECURS_WITHIN_S
+from ds01_spawner.core.losses import GONE, why_lost
 from ds01_spawner.services.inventory.answers import Answer, CardFacts, Event
 from ds01_spawner.services.inventory.fleet import Fleet
 from ds01_spawner.services.inventory.nvml import OPEN_AT_MOST_S, REOPEN_S
 from tests.services.conftest import TAKEN, Driver, Listening
+from tests.services.world import DatedEngine, World
 
 ALL = 0xFFFFFFFF
 XID, MIG_CHANGE, RECOVERY_ACTION = 0x8, 0x100, 0x8000
@@ -393,3 +397,28 @@ async def test_the_hub_is_told_when_something_changes(driver: Driver) -> None:
     (driver.proc / "sys/kernel/random/boot_id").write_text("another\n")
     await after(driver, inventory)
     assert len(changes) == 5
+
+
+async def test_a_card_that_is_whole_again_is_held_for_who_had_an_instance(
+    driver: Driver, tmp_path: Path
+) -> None:
+    def simulated(snapshot: Snapshot) -> Snapshot:  # for a ledger of the tests
+        return replace(snapshot, simulated=True)
+
+    driver.says(*H100)
+    inventory = driver.inventory()
+    seen = simulated(await inventory.snapshot())
+    world = World(DatedEngine(), tmp_path / "ledger" / "db", seen)
+    lease = await world.serve("ada")
+    assert lease.cards == ("GPU-h",)
+    whole = H100[0].replace("1 1 0", "0 0 0")
+    driver.says(whole)
+    driver.later()
+    world.snapshot = simulated(await inventory.snapshot())
+    assert [device.uuid for device in world.snapshot.devices] == ["GPU-h"]
+    assert why_lost(lease.devices, world.snapshot) == f"{lease.devices[0]}: {GONE}"
+    held = await world.reconciler.foreign_devices(world.snapshot)
+    assert held == {"GPU-h": "a server of ada, from before its card was divided anew"}
+    await world.reconciler.end(lease, "the admin said so")
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}
+    world.ledger.close()

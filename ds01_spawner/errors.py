@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from ds01_spawner.core.units import format_size
@@ -116,6 +117,23 @@ class NothingToKeep(DS01Error):
             else "Your server cannot be kept longer.",
             "Use its GPU to go on, or save your work and start it again when you need it.",
         )  # fmt: skip
+
+
+class GpuPaused(DS01Error):
+    """The user's programs faulted on GPUs so often that they get none for a while."""
+
+    code = "gpu_paused"
+    status = 409
+    reason = "policy"
+
+    def __init__(self, faults: int, hours: float, until: datetime) -> None:
+        super().__init__(
+            f"Programs in your servers made {faults} faults on a GPU within {hours:g} h, as the "
+            "driver reports them for an illegal access to memory, so you get no GPU until "
+            f"{until:%Y-%m-%d %H:%M} UTC.",
+            "Servers that run go on, and one without a GPU starts. Find the fault first, on a "
+            "small input; the administrator can let you go on earlier (ds01-spawner resume).",
+        )
 
 
 class GpuQuotaExceeded(DS01Error):
@@ -532,6 +550,13 @@ class DeviceGone(DeviceRefused):
 
     code = "device_gone"
     why = "it is not there any more (it was taken out, has fallen off, or was divided anew)"
+
+
+class DeviceLost(DeviceRefused):
+    """The device was well when it was reserved, and is not when the container starts."""
+
+    code = "device_lost"
+    why = "it went away or out of order while your server was being made"
 
 
 class DeviceNotDescribed(DeviceRefused):

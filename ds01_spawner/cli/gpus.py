@@ -44,6 +44,10 @@ def show(args: argparse.Namespace) -> int:
     problems += [
         f"{uuid} is {why}, and not there" for uuid, why in aside.items() if uuid not in there
     ]
+    problems += [
+        f"the server of {lease.user} cannot rely on its GPU: {lease.lost}"
+        for lease in leases if lease.lost
+    ]  # fmt: skip
     kept = {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
     kept |= foreign
     kept |= {d.uuid: aside[d.parent] for d in snapshot.devices if d.parent in aside}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ds01_spawner.cli.opened import Opened, run
 from ds01_spawner.cli.output import FINE, NO, UNUSABLE, add_json, answer, complain, table
+from ds01_spawner.core.faults import Pause
 from ds01_spawner.core.line import Outlook
 from ds01_spawner.core.sharing import label
 from ds01_spawner.core.tickets import Ticket
@@ -19,6 +20,7 @@ from ds01_spawner.services.reconcile import Action
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Line = tuple[tuple[Ticket, Outlook], ...]
 
 MOST_HOURS = 10_000.0
 STOPPED, CANCELLED, FAILED = "stopped", "start cancelled", "not stopped"
@@ -52,15 +54,16 @@ def add_parser(subparsers: Subparsers) -> None:
 def show(args: argparse.Namespace) -> int:
     """All live leases, and who waits in the line."""
 
-    async def look(hub: Opened) -> tuple[tuple[Lease, ...], tuple[tuple[Ticket, Outlook], ...]]:
+    async def look(hub: Opened) -> tuple[tuple[Lease, ...], dict[str, Pause], Line]:
         leases, line = hub.ledger.leases(), hub.ledger.tickets()
+        paused = hub.ledger.pauses(hub.settings.hub_id)
         if not line:
-            return leases, ()
+            return leases, paused, ()
         snapshot = await hub.inventory.snapshot()
         foreign = await hub.reconciler.foreign_devices(snapshot)
-        return leases, hub.ledger.outlook(snapshot, foreign)
+        return leases, paused, hub.ledger.outlook(snapshot, foreign)
 
-    leases, line = run(args, look)
+    leases, paused, line = run(args, look)
     rows = [
         (lease.user, lease.server or "-", lease.state, _gpu(lease),
          f"since {_minute(lease.since)}", _ends(lease), _used(lease),
@@ -69,8 +72,18 @@ def show(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     answer(
         args,
-        {"leases": [_row(lease) for lease in leases], "tickets": [_waits(*one) for one in line]},
-        [*table(rows), f"{len(leases)} leases", *_line_lines(line)],
+        {
+            "leases": [_row(lease) for lease in leases],
+            "tickets": [_waits(*one) for one in line],
+            "paused": [_pause(*one) for one in paused.items()],
+        },
+        [
+            *table(rows),
+            f"{len(leases)} leases",
+            *_lost_lines(leases),
+            *_line_lines(line),
+            *_paused_lines(paused),
+        ],
     )
     return FINE
 
@@ -176,6 +189,7 @@ def _row(lease: Lease) -> dict[str, Any]:
         "ends": lease.end.at.isoformat() if lease.end else None,
         "used_gpu_hours": lease.used_h,
         "container": lease.container,
+        "lost": lease.lost,
     }
 
 
@@ -192,7 +206,7 @@ def _waits(ticket: Ticket, seen: Outlook) -> dict[str, Any]:
     }
 
 
-def _line_lines(line: tuple[tuple[Ticket, Outlook], ...]) -> list[str]:
+def _line_lines(line: Line) -> list[str]:
     rows = [
         (f"{seen.position}.", ticket.user, ticket.server or "-",
          f"{ticket.wanted.count} {ticket.wanted.kind}", f"since {_minute(ticket.since)}",
@@ -200,6 +214,25 @@ def _line_lines(line: tuple[tuple[Ticket, Outlook], ...]) -> list[str]:
         for ticket, seen in line
     ]  # fmt: skip
     return [*table(rows), f"{len(line)} in the line"] if line else []
+
+
+def _pause(user: str, pause: Pause) -> dict[str, Any]:
+    return {"user": user, "until": pause.until.isoformat(), "faults": pause.faults}
+
+
+def _paused_lines(paused: Mapping[str, Pause]) -> list[str]:
+    return [
+        f"{user} gets no GPU until {_minute(one.until)}, after {one.faults} faults of programs on "
+        f"one, unless: ds01-spawner resume {user}"
+        for user, one in paused.items()
+    ]
+
+
+def _lost_lines(leases: Iterable[Lease]) -> list[str]:
+    return [
+        f"{lease.user} {lease.server or '-'}: its GPU cannot be relied on: {lease.lost}"
+        for lease in leases if lease.lost
+    ]  # fmt: skip
 
 
 def _gpu(lease: Lease) -> str:

@@ -31,7 +31,10 @@ def add_parser(subparsers: Subparsers) -> None:
     add_json(one)
     one.set_defaults(handler=drain)
 
-    one = subparsers.add_parser("resume", help="let servers start again")
+    one = subparsers.add_parser("resume", help="let servers start again, or a user have GPUs again")
+    one.add_argument(
+        "user", metavar="USER", nargs="?", help="who gets no GPU for the faults of their programs"
+    )
     add_json(one)
     one.set_defaults(handler=resume)
 
@@ -86,7 +89,9 @@ def drain(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Let servers start again; the exit code is 1 when nothing kept them from it."""
+    """Let servers start again, or a user have GPUs; the exit code is 1 when nothing kept them."""
+    if args.user is not None:
+        return _let_go_on(args)
 
     async def open_(hub: Opened) -> bool:
         return hub.ledger.resume()
@@ -94,4 +99,14 @@ def resume(args: argparse.Namespace) -> int:
     done = run(args, open_)
     words = "servers start again" if done else "nothing kept servers from starting"
     answer(args, {"drained": False, "changed": done}, [words])
+    return FINE if done else NO
+
+
+def _let_go_on(args: argparse.Namespace) -> int:
+    async def forgive(hub: Opened) -> bool:
+        return hub.ledger.forgive(hub.settings.hub_id, args.user)
+
+    done = run(args, forgive)
+    words = f"{args.user} gets GPUs again" if done else f"nothing kept {args.user} from GPUs"
+    answer(args, {"resumed": args.user if done else None}, [words])
     return FINE if done else NO

@@ -198,6 +198,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.lease_generation": plan.generation,
         "ds01.units": plan.units,
         "ds01.gpu.seat": plan.seat,
+        "ds01.gpu.cards": ",".join(device.card for device in plan.devices),
         "ds01.hours": plan.hours,
         "ds01.idle_hours": plan.idle_hours,
         "ds01.exempt_until": plan.exempt_until,

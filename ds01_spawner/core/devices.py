@@ -31,7 +31,13 @@ class Device:
     problem: str = ""  # why it is not healthy, for people
     nodes: tuple[str, ...] = ()  # device files that a container needs of it; AMD's
     groups: tuple[int, ...] = ()  # gids that may open them
+    card_name: str = ""  # of its card, where neither its UUID nor its parent is that
     host: str = "local"
+
+    @property
+    def card(self) -> str:
+        """The card that it is or is a part of: the same name however the card is divided."""
+        return self.card_name or self.parent or self.uuid
 
     @property
     def whole(self) -> bool:
@@ -61,6 +67,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Xid:
+    """What NVIDIA's driver reported of a device or a card: its number, and when (UTC)."""
+
+    device: str
+    number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The devices at one moment.
 
@@ -80,6 +95,8 @@ class Snapshot:
     usage: Mapping[str, Usage] = field(default_factory=dict)  # by UUID; of real devices
     # How close two cards are, the more the closer: (UUID, UUID, score), each pair once.
     links: tuple[tuple[str, str, int], ...] = ()
+    struck: tuple[Xid, ...] = ()  # what keeps devices or cards out of use, one of each
+    faults: tuple[Xid, ...] = ()  # of programs, the latest, each as long as it may be asked for
 
     @property
     def nvidia(self) -> tuple[Device, ...]:

@@ -28,6 +28,10 @@ _RECURS = frozenset({109})
 _FATAL = frozenset({79})  # it has fallen off the bus
 RECOVERY_CHANGED = 154  # no fault: the driver asks for another action than before
 
+# Those that both of NVIDIA's plugins for Kubernetes take for the program's own fault. Other faults
+# of programs in the catalog may be the card's as well, and nobody is to answer for those.
+_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
+
 _ACTIONS = {
     1: "a reset of the GPU",
     2: "a reboot of the host",
@@ -46,6 +50,11 @@ def verdict(xid: int) -> Verdict:
     if xid in _RECURS:
         return "recurs"
     return "cordon" if xid in _CORDON else "log"
+
+
+def is_programs(xid: int) -> bool:
+    """Whether an XID of a device that was well is the fault of the program on it."""
+    return xid in _PROGRAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Health:
     bad: int = 0  # sweeps, one after another
     clean: int = 0
     cordon: Literal["", "cordon", "fatal"] = ""  # by an XID
+    xid: int = 0  # which; of a fatal one and others, the fatal one
     struck: float = 0.0  # when the last such XID came
     recurring: float | None = None  # when the last XID came that is a cordon only if it recurs
 
@@ -115,12 +125,17 @@ class Health:
             last = self.recurring
             if last is None or now - last > RECURS_WITHIN_S:
                 return replace(self, recurring=now)
-            what = "cordon"
+        return self.struck_by(xid, now)
+
+    def struck_by(self, xid: int, now: float) -> Health:
+        """Out of use by an XID, whatever came before."""
+        fatal = self.cordon == "fatal"
         return replace(
             self,
             problem=f"the driver reported XID {xid}",
             clean=0,
-            cordon="fatal" if "fatal" in (what, self.cordon) else "cordon",
+            cordon="fatal" if fatal or verdict(xid) == "fatal" else "cordon",
+            xid=self.xid if fatal else xid,
             struck=now,
         )
 

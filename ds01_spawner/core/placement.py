@@ -199,9 +199,9 @@ def _choose(
     """The best fit; several of one model where one model has enough, the closest of equal ones."""
 
     def rank(device: Device) -> tuple[int, int, int]:
-        return (*_size(device), -used.get(_card(device), 0))
+        return (*_size(device), -used.get(device.card, 0))
 
-    ordered = sorted(free, key=lambda d: (rank(d), _card(d), d.uuid))
+    ordered = sorted(free, key=lambda d: (rank(d), d.card, d.uuid))
     models = Counter(device.name for device in ordered)
     same = (d for d in ordered if models[d.name] >= count)
     model = next((d.name for d in same), None)
@@ -213,7 +213,3 @@ def _choose(
         closest(sure, equal, count - len(sure), links, {device.uuid for device in free})
     )
     return tuple(d for d in candidates if d.uuid in chosen)
-
-
-def _card(device: Device) -> str:
-    return device.parent or device.uuid

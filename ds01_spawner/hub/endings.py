@@ -111,7 +111,8 @@ class KeepHandler(BaseHandler):
 class EndingHandler(APIHandler):
     """The same for the server itself: hub/api/ds01/ending/USER/SERVER, with the server's token.
 
-    The answer is `{"ending": {"at", "message", "keep_h"} or null}`; POST keeps the server.
+    The answer is `{"ending": {"at", "message", "keep_h"} or null}`; POST keeps the server. Of a
+    server that lost its GPU it tells that, too; what has another `at` is told anew.
     """
 
     @needs_scope("access:servers")  # type: ignore[untyped-decorator]
@@ -119,9 +120,15 @@ class EndingHandler(APIHandler):
         """Tell of its end."""
         spawner = self._runtime(user_name).servers.get((user_name, server_name))
         told, ending = None, spawner.ending if spawner else None
-        if ending is not None:
-            at, message = ending.at.isoformat(), ending.message
-            told = {"at": at, "message": message, "keep_h": ending.keep_h}
+        loss = spawner.loss if spawner else None
+        notices = [notice for notice in (loss, ending) if notice is not None]
+        if notices:
+            at = [*([loss.why] if loss else []), *([ending.at.isoformat()] if ending else [])]
+            told = {
+                "at": " ".join(at),
+                "message": " ".join(notice.message for notice in notices),
+                "keep_h": ending.keep_h if ending else None,
+            }
         self.finish({"ending": told})
 
     @needs_scope("access:servers")  # type: ignore[untyped-decorator]

@@ -61,14 +61,16 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         own_servers=len(own),
         chosen=posted or spawner.user_options,
         problems=problems,
-        notices=await _notices(runtime),
+        notices=await _notices(runtime, user),
         place=place,
     )
 
 
-async def _notices(runtime: Runtime) -> tuple[str, ...]:
+async def _notices(runtime: Runtime, user: str) -> tuple[str, ...]:
     drained = await runtime.in_ledger(Ledger.drained)
-    return (*runtime.notices(), *(() if drained is None else (str(Draining(drained)),)))
+    paused = await runtime.in_ledger(Ledger.paused, runtime.settings.hub_id, user)
+    refusals = (None if drained is None else Draining(drained), paused)
+    return (*runtime.notices(), *(str(refusal) for refusal in refusals if refusal))
 
 
 def _linked(handler: Any) -> dict[str, Any] | None:

@@ -17,9 +17,11 @@ from ds01_spawner.core.device_errors import device_error
 from ds01_spawner.core.devices import Device
 from ds01_spawner.core.injection import NvidiaWay, way_of
 from ds01_spawner.core.limits import HostCapacity, Limits
+from ds01_spawner.core.losses import why_lost
 from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import slug, volume_name
 from ds01_spawner.errors import (
+    DeviceLost,
     DS01Error,
     NoAccount,
     NoDiskSpace,
@@ -249,7 +251,14 @@ async def prepare_home(runtime: Runtime, container: str, asker: Asker) -> None:
 
 
 async def start_container(runtime: Runtime, container: str, devices: tuple[Device, ...]) -> None:
-    """Start it; GPU errors of the runtime all surface here, and become sentences."""
+    """Start it; GPU errors of the runtime all surface here, and become sentences.
+
+    The last look before: a device that was lost since it was reserved may not even be an error.
+    """
+    if devices:
+        lost = why_lost((d.uuid for d in devices), await runtime.inventory.snapshot())
+        if lost:
+            raise DeviceLost(lost)
     try:
         await runtime.engine.start_container(container)
     except EngineRefused as refused:

@@ -84,7 +84,7 @@ def _grant(request: Request, snapshot: Snapshot, exempted: Exempt) -> planning.G
     fit = request.needs.architectures if request.needs else (request.architecture,)
     would_do = [device for device in snapshot.devices if device.architecture in fit]
     devices = tuple(
-        replace(device, uuid=DEVICE, nodes=_nodes(number, would_do))
+        replace(device, uuid=DEVICE, card_name=DEVICE, nodes=_nodes(number, would_do))
         for number, device in enumerate(would_do[: request.gpus])
     )
     slots = (DEVICE,) * len(devices)

@@ -63,7 +63,7 @@ class Runtime:
         self.policy = wiring.policy_file(settings)
         self.events = wiring.event_file(settings)
         self.engine = wiring.engine(settings)
-        self.inventory = wiring.inventory(settings)
+        self.inventory = wiring.inventory(settings, self.reconcile_soon)
         self.gpu_way = GpuWay(self.engine, settings.gpu_injection, settings.hub_id, wiring.new_id)
         self.images = Images(self.engine, settings, self.in_ledger)
         self._ledger = wiring.ledger(settings)
@@ -133,6 +133,7 @@ class Runtime:
         await self.in_ledger(Ledger.begin_incarnation)
         while True:
             try:
+                await self.watch.begin()
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()

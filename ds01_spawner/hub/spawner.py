@@ -18,6 +18,7 @@ from ds01_spawner.errors import DS01Error, RenameRefused
 from ds01_spawner.hub import pages, planning
 from ds01_spawner.hub.endings import Ending, ending_of
 from ds01_spawner.hub.inherited import check_inherited
+from ds01_spawner.hub.losses import Loss, loss_of
 from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.hub.phases import Start
 from ds01_spawner.hub.planning import Asker
@@ -113,6 +114,11 @@ class DS01Spawner(Settings, DockerSpawner):
         """What the hub's pages tell of its end; None while that is far."""
         lease = self.runtime.watch.lease_of(*self._key) if self.object_id else None
         return ending_of(lease, wiring.now(), self.runtime.settings) if lease else None
+
+    @property
+    def loss(self) -> Loss | None:
+        """What the hub's pages tell of its GPU; None while that is well."""
+        return loss_of(self.runtime.watch.lease_of(*self._key)) if self.object_id else None
 
     # --- the way of one start -------------------------------------------------------------------
 

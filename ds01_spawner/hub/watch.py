@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from ds01_spawner.hub.faults import HubFaults
+from ds01_spawner.hub.losses import Losses
 from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.occupants import Processes
@@ -20,6 +22,8 @@ class Watch:
     def __init__(self, runtime: Runtime, processes: Processes = Processes()) -> None:  # noqa: B008
         self._runtime = runtime
         self._processes = processes
+        self._losses = Losses(runtime)
+        self._faults = HubFaults(runtime)
         self._leases: dict[tuple[str, str], Lease] = {}
 
     def lease_of(self, user: str, server: str) -> Lease | None:
@@ -30,8 +34,15 @@ class Watch:
         """What changed of a server since the last look."""
         self._leases[lease.user, lease.server] = lease
 
+    async def begin(self) -> None:
+        """Go on with what the last hub process knew."""
+        await self._faults.begin()
+
     async def look(self) -> None:
-        """Write down how GPUs are used, then do what is to do: an idle one may end its server."""
+        """Write down how GPUs are and are used, then do what is to do.
+
+        An idle one may end its server, one that is lost does not.
+        """
         runtime = self._runtime
         leases = await self._own_leases()
         snapshot = await runtime.inventory.snapshot()
@@ -40,6 +51,8 @@ class Watch:
         uses = uses_of(leases, snapshot, self._heard(), wiring.now(), occupants)
         if uses:
             await runtime.in_ledger(Ledger.note_use, uses)
+        await self._faults.look(snapshot)
+        await self._losses.look(leases, snapshot)
         await runtime.reconciler.run()
         self._leases = {(x.user, x.server): x for x in await self._own_leases()}
 

@@ -23,6 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_faults import Faults, check_paused
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
@@ -33,7 +34,7 @@ __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 INCARNATIONS = 100
 
 
-class Ledger(Marks, Line):
+class Ledger(Marks, Faults, Line):
     """The leases of one file."""
 
     # --- incarnations ------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Ledger(Marks, Line):
         """Choose the devices and reserve them, with every quota checked, in one transaction.
 
         `foreign` is uuid -> holder of devices in use outside the ledger. Raises SurvivingLease,
-        TooManyServers and the refusals of `place`.
+        TooManyServers, GpuPaused and the refusals of `place`.
         """
         with self._transaction() as db:
             placed = self._choose(db, request, snapshot, foreign or {})
@@ -90,6 +91,7 @@ class Ledger(Marks, Line):
                 server=request.server,
                 state="reserved",
                 devices=tuple(device.uuid for device in placed.devices),
+                cards=tuple(device.card for device in placed.devices),
                 units=placed.units,
                 incarnation=rows.incarnation(db),
                 since=now,
@@ -240,6 +242,7 @@ class Ledger(Marks, Line):
         why = drained(db)
         if why is not None:
             raise Draining(why)
+        check_paused(db, request, self._fault_rule, self._now())
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held, shared = rows.held(db, request.hub, request.user)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.errors import LedgerUnusable
 from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger, patiently
 
@@ -34,6 +35,7 @@ class LedgerFile:
         new_id: Callable[[], str],
         gpu_ceiling_h: float = GPU_CEILING_H,
         hold_ceiling_h: float = HOLD_CEILING_H,
+        fault_rule: FaultRule = FaultRule(),  # noqa: B008 - frozen
         busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> None:
         self._path = path
@@ -43,6 +45,7 @@ class LedgerFile:
         self._ceiling_h = gpu_ceiling_h
         self._busy_s = busy_timeout_s
         self._hold_ceiling_h = hold_ceiling_h
+        self._fault_rule = fault_rule
         self._lock = threading.Lock()
         self._db = open_ledger(path, simulated=simulated, now=now(), busy_timeout_s=busy_timeout_s)
         self._db.row_factory = sqlite3.Row

@@ -28,6 +28,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_faults import check_paused
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_marks import cordoned, drained
 from ds01_spawner.services.ledger_rows import LeaseRequest
@@ -72,14 +73,15 @@ class Line(LedgerFile):
     ) -> Ticket:
         """A place in the line for one server; asked again for the same devices, the old one.
 
-        Raises TooManyTickets, SurvivingLease, Draining, and `place`'s refusal of what could not
-        be had on an empty host either.
+        Raises TooManyTickets, SurvivingLease, Draining, GpuPaused, and `place`'s refusal of what
+        could not be had on an empty host either.
         """
         with self._transaction() as db:
             self._check_kind(snapshot)
             why = drained(db)
             if why is not None:
                 raise Draining(why)
+            check_paused(db, request, self._fault_rule, self._now())
             for lease in rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user):
                 if lease.server == request.server:
                     raise SurvivingLease(lease.server, lease.state)
@@ -190,7 +192,9 @@ class Line(LedgerFile):
         now, leases, aside = self._now(), rows.read(db, ""), cordoned(db)
         # One that is set aside comes back to nobody when its lease ends, as one that is broken.
         devices = tuple(
-            replace(device, healthy=False) if device.uuid in aside else device
+            replace(device, healthy=False)
+            if {device.uuid, device.parent} & aside.keys()
+            else device
             for device in snapshot.devices
         )
         return _Situation(

@@ -10,16 +10,20 @@ from datetime import datetime
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_rows import text_of
 
-CORDONED = "set aside by the administrator"
+CORDONED, STRUCK = "set aside by the administrator", "put out of use by XID"
 
 
 @dataclass(frozen=True, slots=True)
 class Cordon:
-    """A device that is given to nobody until it is uncordoned; who has it keeps it."""
+    """A device that is given to nobody until it is uncordoned; who has it keeps it.
+
+    One that an XID put out of use is uncordoned by itself when it is well again.
+    """
 
     device: str
     since: datetime
     why: str
+    xid: int | None = None
 
 
 class Marks(LedgerFile):
@@ -41,15 +45,20 @@ class Marks(LedgerFile):
     def uncordon(self, device: str) -> bool:
         """Give the device out again. False: it was not set aside."""
         with self._transaction() as db:
-            return db.execute("DELETE FROM cordon WHERE device = ?", (device,)).rowcount > 0
+            tables = ("cordon", "strike")
+            gone = [db.execute(f"DELETE FROM {t} WHERE device = ?", (device,)) for t in tables]  # noqa: S608 - our own names
+            return any(deleted.rowcount > 0 for deleted in gone)
 
     def cordons(self) -> tuple[Cordon, ...]:
         """The devices that are set aside, the longest first."""
         with self._transaction(READ) as db:
-            rows = db.execute("SELECT * FROM cordon ORDER BY since, device").fetchall()
+            rows = db.execute(
+                "SELECT device, since, why, NULL FROM cordon UNION ALL "
+                "SELECT device, since, 'the driver reported XID ' || xid, xid FROM strike "
+                "ORDER BY since, device"
+            ).fetchall()
             return tuple(
-                Cordon(row["device"], datetime.fromisoformat(row["since"]), row["why"])
-                for row in rows
+                Cordon(d, datetime.fromisoformat(at), why, xid) for d, at, why, xid in rows
             )
 
     # --- the host --------------------------------------------------------------------------------
@@ -63,6 +72,16 @@ class Marks(LedgerFile):
         """Let servers start again. False: they were not kept from it."""
         with self._transaction() as db:
             return db.execute("DELETE FROM meta WHERE key = 'drained'").rowcount > 0
+
+    def note_epoch(self, epoch: str) -> bool:
+        """Remember what boot and devices the host has; whether they were others before."""
+        with self._transaction(READ) as db:
+            was = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+        if was is not None and was[0] == epoch:
+            return False
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+            return was is not None
 
     def drained(self) -> str | None:
         """Why no new server starts; None: they do."""
@@ -91,4 +110,6 @@ def drained(db: sqlite3.Connection) -> str | None:
 
 def cordoned(db: sqlite3.Connection) -> Mapping[str, str]:
     """UUID -> who keeps it from being given out, for devices that are set aside."""
-    return {row[0]: CORDONED for row in db.execute("SELECT device FROM cordon")}
+    struck = db.execute("SELECT device, xid FROM strike").fetchall()
+    aside = db.execute("SELECT device FROM cordon").fetchall()
+    return {d: f"{STRUCK} {xid}" for d, xid in struck} | {d: CORDONED for (d,) in aside}

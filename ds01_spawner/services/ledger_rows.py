@@ -68,10 +68,12 @@ class Lease:
     heard: datetime | None = None
     looked: datetime | None = None
     used_h: float | None = None
+    lost: str | None = None  # why its devices are not to be relied on any more, for people
     warned: datetime | None = None  # the end that its user was told of
     changed: datetime | None = None  # when it came into its state
     seat: int = 0
     seats: int = 1  # of its device, when that is shared
+    cards: tuple[str, ...] = ()  # of its devices, in their order
     host: str = "local"
 
     @property
@@ -88,14 +90,18 @@ class Lease:
 
 
 _TIMES = ("since", "until", "keep_until", "busy", "heard", "looked", "warned", "changed")
-_OF_DEVICES = ("devices", "seat", "seats")
+_OF_DEVICES = ("devices", "seat", "seats", "cards")
 _COLUMNS = tuple(name for name in Lease.__slots__ if name not in _OF_DEVICES)
 _SELECT = """
 SELECT lease.*, (
     SELECT group_concat(device) FROM (
         SELECT device FROM lease_device WHERE lease = lease.id ORDER BY position
     )
-) AS devices, (SELECT max(seat) FROM lease_device WHERE lease = lease.id) AS seat,
+) AS devices, (
+    SELECT group_concat(card) FROM (
+        SELECT card FROM lease_device WHERE lease = lease.id ORDER BY position
+    )
+) AS cards, (SELECT max(seat) FROM lease_device WHERE lease = lease.id) AS seat,
 (SELECT max(seats) FROM lease_device WHERE lease = lease.id) AS seats FROM lease
 """
 _INSERT = (
@@ -106,7 +112,7 @@ _INSERT = (
 
 _CHANGING = (
     "state", "container", "since", "until", "keep_until", "busy", "heard", "looked", "used_h",
-    "warned", "changed",
+    "lost", "warned", "changed",
 )  # fmt: skip
 _UPDATE = (
     f"UPDATE lease SET {', '.join(f'{name} = :{name}' for name in _CHANGING)} "  # noqa: S608
@@ -141,7 +147,8 @@ def read_reserved(db: sqlite3.Connection, lease_id: str, generation: int) -> Lea
 def _lease(row: sqlite3.Row) -> Lease:
     values: dict[str, Any] = dict(row)
     del values["request"]
-    values["devices"] = tuple(row["devices"].split(",")) if row["devices"] else ()
+    for name in ("devices", "cards"):
+        values[name] = tuple(row[name].split(",")) if row[name] else ()
     values["seat"], values["seats"] = row["seat"] or 0, row["seats"] or 1
     for name in _TIMES:
         values[name] = datetime.fromisoformat(row[name]) if row[name] else None
@@ -159,10 +166,10 @@ def insert(db: sqlite3.Connection, lease: Lease, request: LeaseRequest | None) -
     """Add a live lease with its devices. The database refuses a seat that is held."""
     db.execute(_INSERT, {**_values(lease), "request": _request_text(request)})
     db.executemany(
-        "INSERT INTO lease_device VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO lease_device VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (uuid, lease.seat, lease.seats, lease.id, position, lease.host)
-            for position, uuid in enumerate(lease.devices)
+            (uuid, lease.seat, lease.seats, lease.id, position, card, lease.host)
+            for position, (uuid, card) in enumerate(zip(lease.devices, lease.cards, strict=True))
         ],
     )
 

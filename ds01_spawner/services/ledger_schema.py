@@ -41,6 +41,7 @@ CREATE TABLE lease (
     heard TEXT,
     looked TEXT,
     used_h REAL,
+    lost TEXT,
     warned TEXT,
     changed TEXT,
     incarnation TEXT NOT NULL,
@@ -56,6 +57,7 @@ CREATE TABLE lease_device (
     seats INTEGER NOT NULL,
     lease TEXT NOT NULL REFERENCES lease (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
+    card TEXT NOT NULL,
     host TEXT NOT NULL,
     PRIMARY KEY (device, seat),
     CHECK (seat >= 0 AND seat < seats)
@@ -133,6 +135,21 @@ CREATE TRIGGER no_offer_of_a_lease BEFORE INSERT ON ticket_device
 WHEN EXISTS (SELECT 1 FROM lease_device WHERE device = NEW.device)
 BEGIN SELECT RAISE(ABORT, 'the device is in a lease'); END;
 """
+# What XIDs put out of use, in which boot; and faults of programs, with who answers for them.
+_FAULTS = """
+CREATE TABLE strike (
+    device TEXT PRIMARY KEY, xid INTEGER NOT NULL, since TEXT NOT NULL, boot TEXT NOT NULL
+);
+CREATE TABLE fault (
+    device TEXT NOT NULL,
+    xid INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    PRIMARY KEY (device, xid, at)
+);
+CREATE INDEX fault_of_user ON fault (hub, user);
+"""
 _LEASES_ASIDE = """
 ALTER TABLE lease RENAME TO lease_1;
 ALTER TABLE lease_device RENAME TO device_1;
@@ -140,14 +157,14 @@ DROP INDEX lease_device_of_lease;
 """
 _LEASES_BACK = """
 INSERT INTO lease SELECT id, generation, hub, user, server, state, units, since, until, hours,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, CASE warned WHEN 1 THEN until END, changed,
     incarnation, container, container_name, request, host FROM lease_1;
-INSERT INTO lease_device SELECT device, 0, 1, lease, position, host FROM device_1;
+INSERT INTO lease_device SELECT device, 0, 1, lease, position, device, host FROM device_1;
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """
 _UPGRADES = {  # what makes version N of version N - 1
-    2: (_LEASES_ASIDE, _LEASES, _LEASES_BACK, _MARKS, _LINE),
+    2: (_LEASES_ASIDE, _LEASES, _LEASES_BACK, _MARKS, _LINE, _FAULTS),
 }
 
 # Closing any descriptor of a file drops the process's locks on it (POSIX), SQLite's too; so the
@@ -305,7 +322,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int | None:
 
 
 def _create(connection: sqlite3.Connection, simulated: bool, now: datetime) -> None:
-    _run(connection, _LEASES + _TABLES + _MARKS + _LINE)
+    _run(connection, _LEASES + _TABLES + _MARKS + _LINE + _FAULTS)
     # Counting from the clock keeps numbers of a lost ledger, still on containers, below ours.
     meta = {"simulated": str(int(simulated)), "generation": str(int(now.timestamp()))}
     connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import format_size
-from ds01_spawner.services.inventory.kfd import card_of
+from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.threads import Pool
 
 MIB = 1 << 20
@@ -175,16 +175,23 @@ def outsiders(
     return found
 
 
-def divided_anew(snapshot: Snapshot, leased: Mapping[str, str]) -> dict[str, str]:
+def divided_anew(snapshot: Snapshot, leases: Iterable[Lease]) -> dict[str, str]:
     """Of each device on whose card somebody has what it was divided into before: who, for people.
 
-    `leased` is who has each device. The container still has its device files of the card.
+    The container still has its device files of the card: AMD's of every part, NVIDIA's of the
+    numbers that the next MIG instances get.
     """
     there = {device.uuid for device in snapshot.devices}
-    cards = {card_of(uuid): who for uuid, who in leased.items() if uuid not in there}
-    named = {d.uuid: cards.get(d.parent or card_of(d.uuid)) for d in snapshot.devices}
+    users = {
+        card: lease.user
+        for lease in leases
+        for uuid, card in zip(lease.devices, lease.cards, strict=True)
+        if uuid not in there
+    }
     return {
-        uuid: f"{who}, from before its card was divided anew" for uuid, who in named.items() if who
+        device.uuid: f"a server of {users[device.card]}, from before its card was divided anew"
+        for device in snapshot.devices
+        if device.card in users
     }
 
 

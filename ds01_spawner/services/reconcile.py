@@ -246,6 +246,7 @@ def _legible(container: Seen) -> bool:
     times = ("ds01.exempt_until", "ds01.exempt_idle_until")
     told = told and all(not labels.get(name) or _time(labels, name) for name in times)
     seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
+    seated = seated and len(container.cards) == len(container.devices)
     return bool(known and told and seated and labels.get("ds01.user"))
 
 
@@ -299,4 +300,5 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         looked=situation.now,
         seat=seat,
         seats=seats,
+        cards=container.cards,
     )

@@ -119,8 +119,7 @@ class Reconciler:
         others = [c for c in strays if c not in ours and keeps_devices(c)]
         held = [(c, Holding(frozenset(c.devices))) for c in ours]
         found = holders([*held, *await self._look_at(others)], snapshot)
-        leased = {uuid: f"a server of {lease.user}" for lease in leases for uuid in lease.devices}
-        displaced = divided_anew(snapshot, leased)
+        displaced = divided_anew(snapshot, leases)
         return {**await self._outsiders(snapshot, tenants), **displaced, **found}
 
     async def _outsiders(self, snapshot: Snapshot, tenants: Tenants) -> Mapping[str, str]:

@@ -62,7 +62,12 @@ class Seen:
     def devices(self) -> tuple[str, ...]:
         """The devices that its labels name."""
         text = self.labels.get("ds01.gpu.uuids") or self.labels.get("ds01.gpu.uuid") or ""
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return _parts(text)
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """The cards of those devices; each its own where the labels do not say."""
+        return _parts(self.labels.get("ds01.gpu.cards", "")) or self.devices
 
     @property
     def seat(self) -> tuple[int, int] | None:
@@ -111,6 +116,10 @@ class Holding:
 def _is(index: int, device: Device) -> bool:
     # AMD's tools number the parts of cards in an order of their own: a number may be any part.
     return index == device.index or (device.kind == "amd" and not device.whole)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def number(text: str) -> int | None:

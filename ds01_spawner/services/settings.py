@@ -194,6 +194,20 @@ class Settings(LoggingConfigurable):
         config=True,
         help="The longest a GPU is kept for its user after a stop, whatever the policy says, in h.",
     )
+    gpu_faults = Integer(
+        20,
+        min=0,
+        config=True,
+        help="""
+        After more faults of a user's programs on GPUs than so many, they get no GPU for a while.
+
+        Counted are the driver's reports that a program did it (XID 13, 31, 43, 45, 68, 109), of
+        one minute as one, on devices that the user had alone. 0: however many.
+        """,
+    )
+    gpu_faults_h = Float(
+        1.0, min=0.1, config=True, help="Within how many hours, and for how many, in h."
+    )
     warn_before_minutes = Integer(
         15, config=True, help="How long before its end a server's user is warned, in minutes."
     )

@@ -5,11 +5,13 @@ The hub and the command line use the same. Nothing here speaks to the engine or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
 from ds01_spawner.core.dockerfile import BuildSite
+from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.core.imagemap import pattern_problems
 from ds01_spawner.errors import SettingUnusable
 from ds01_spawner.services.docker_engine import DockerEngine
@@ -54,13 +56,18 @@ def engine(settings: Settings) -> Engine:
     return DockerEngine(settings.engine_url)
 
 
-def inventory(settings: Settings) -> Inventory:
-    """Where the devices are read from. A broken driver means no device, never simulated ones."""
+def inventory(settings: Settings, on_change: Callable[[], None] = lambda: None) -> Inventory:
+    """Where the devices are read from. A broken driver means no device, never simulated ones.
+
+    `on_change` is called when they are seen to have changed.
+    """
     if settings.simulated:
         return SimulatedInventory(settings.gpus.partition(":")[2], settings.hub_id)
     if settings.gpus == "none":
         return NoDevices()
-    return Together(NvmlInventory(now=now), RocmInventory(now=now))
+    return Together(
+        NvmlInventory(now=now, on_change=on_change), RocmInventory(now=now, on_change=on_change)
+    )
 
 
 def data_folder(settings: Settings) -> Path:
@@ -79,6 +86,7 @@ def ledger(settings: Settings) -> Ledger:
         new_id=new_id,
         gpu_ceiling_h=settings.gpu_lease_ceiling_h,
         hold_ceiling_h=settings.gpu_hold_ceiling_h,
+        fault_rule=FaultRule(settings.gpu_faults, settings.gpu_faults_h),
     )
 
 

@@ -11,6 +11,7 @@ from ds01_spawner.core.health import (
     RECURS_WITHIN_S,
     Health,
     Sweep,
+    is_programs,
     verdict,
 )
 
@@ -42,6 +43,10 @@ LOST = Sweep("GPU is lost")
 def test_verdicts(action: str) -> None:
     expected, xids = CATALOG[action]
     assert {xid: verdict(xid) for xid in xids} == dict.fromkeys(xids, expected)
+
+
+def test_which_faults_are_a_programs_own() -> None:
+    assert [xid for xid in range(200) if is_programs(xid)] == [13, 31, 43, 45, 68, 109]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +146,21 @@ def test_an_xid_is_told() -> None:
     assert Health().hit(119, 0).problem == "the driver reported XID 119"
     sick = Health().hit(119, 0)
     assert sick.hit(13, 1) == sick
+
+
+@pytest.mark.parametrize(
+    ("xids", "xid"), [([48], 48), ([48, 119], 119), ([79, 48], 79), ([48, 79], 79), ([109], 109)]
+)
+def test_what_is_remembered_of_an_xid_is_enough_to_go_on(xids: list[int], xid: int) -> None:
+    health = Health()
+    for number in xids:
+        health = health.struck_by(number, 5)
+    again = Health().struck_by(xid, 5)
+    assert (health.xid, health.cordon) == (again.xid, again.cordon)
+    for sweeps in (QUIET, WELL):
+        for now in (6, 5 + QUARANTINE_S):
+            outcomes = {swept(one, *sweeps, now=now).healthy for one in (health, again)}
+            assert len(outcomes) == 1
 
 
 def test_an_xid_ends_a_row_of_clean_sweeps() -> None:

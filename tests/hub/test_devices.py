@@ -63,7 +63,7 @@ async def host(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[H
         world.engine.cdi = names
         inventory = Fixed(*devices)
         world.runtime.inventory = inventory
-        monkeypatch.setattr(wiring, "inventory", lambda settings: inventory)
+        monkeypatch.setattr(wiring, "inventory", lambda *_: inventory)
         await world.runtime._learn_host(again=True)
 
     yield has

@@ -51,6 +51,7 @@ async def filled(world: World, user: str, shown: dict[str, Any]) -> dict[str, An
         "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
         "ds01.hours": hours[0], "ds01.idle_hours": hours[1],
         "ds01.exempt_until": exempt[0], "ds01.exempt_idle_until": exempt[1],
+        "ds01.gpu.cards": ",".join(lease.cards),
         "ds01.gpu.uuids": ",".join(lease.devices), "ds01.gpu.slots": ",".join(slots),
         "ds01.gpu.allocated": ",".join(slots),
         "ds01.gpu.uuid": lease.devices[0] if len(lease.devices) == 1 else "",

@@ -14,7 +14,7 @@ import pytest
 
 from ds01_spawner.cli import gpus, leases, marks
 from ds01_spawner.cli.main import main
-from ds01_spawner.core.devices import Process, Snapshot, Usage
+from ds01_spawner.core.devices import Process, Snapshot, Usage, Xid
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.services import wiring
@@ -189,6 +189,18 @@ def test_without_a_ledger_nothing_is_made_up(run: Run, data: Path, line: str) ->
     assert not data.exists()
 
 
+def test_a_server_that_lost_its_gpu(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    world.ledger.note_losses({lease.id: "GPU 0 (A100): GPU is lost"})
+    assert run("leases --json").json["leases"][0]["lost"] == "GPU 0 (A100): GPU is lost"
+    told = "its GPU cannot be relied on: GPU 0 (A100): GPU is lost"
+    assert f"ada -: {told}" in run("leases").out.splitlines()
+    of_gpu = "the server of ada cannot rely on its GPU: GPU 0 (A100): GPU is lost"
+    assert of_gpu in run("gpus --json").json["problems"]
+    world.ledger.note_losses({lease.id: None})
+    assert told not in run("leases").out
+
+
 def test_leases(run: Run, world: World) -> None:
     (lease,) = world.ledger.leases()
     told = run("leases --json")
@@ -201,10 +213,10 @@ def test_leases(run: Run, world: World) -> None:
                 "since": world.time.isoformat(),
                 "until": (world.time + timedelta(hours=4)).isoformat(),
                 "ends": (world.time + timedelta(hours=4)).isoformat(), "used_gpu_hours": None,
-                "container": lease.container,
+                "container": lease.container, "lost": None,
             }
         ],
-        "tickets": [],
+        "tickets": [], "paused": [],
     }  # fmt: skip
     assert "1 leases" in run("leases").out
 
@@ -313,6 +325,34 @@ def test_cordon_of_a_card_that_is_given_out_in_parts(run: Run, world: World) -> 
     assert set(told.values()) == {None}
     assert seen["problems"] == []
     assert run(f"uncordon {part.parent}").code == 0
+
+
+def test_a_card_that_an_xid_put_out_of_use(run: Run, world: World) -> None:
+    free = next(d.uuid for d in world.snapshot.devices if not held(world, d.uuid))
+    world.ledger.note_struck([Xid(free, 48, world.time)], (), "a-boot")
+    told = {d["uuid"]: d["unavailable"] for d in run("gpus --json").json["devices"]}
+    assert told[free] == "set aside: the driver reported XID 48"
+    assert run(f"uncordon {free}").code == 0
+    assert "set aside" not in run("gpus").out
+
+
+def test_a_user_whose_programs_fault(run: Run, world: World) -> None:
+    (lease,) = world.ledger.leases()
+    first = world.time + timedelta(minutes=1)
+    faults = [Xid(lease.devices[0], 31, first + timedelta(minutes=2 * n)) for n in range(21)]
+    world.time = faults[-1].at
+    world.ledger.note_faults(faults)
+    end = faults[-1].at + timedelta(hours=1)
+    told = run("leases --json").json["paused"]
+    assert told == [{"user": "ada", "until": end.isoformat(), "faults": 21}]
+    line = run("leases").out.splitlines()[-1]
+    assert line.startswith(f"ada gets no GPU until {end:%Y-%m-%d %H:%M} UTC, after 21 faults")
+    assert "ds01-spawner resume ada" in line
+    assert run("resume bob").code == 1
+    assert run("resume ada --json").json == {"resumed": "ada"}
+    assert run("leases --json").json["paused"] == []
+    again = run("resume ada")
+    assert (again.code, again.out.strip()) == (1, "nothing kept ada from GPUs")
 
 
 def held(world: World, uuid: str) -> bool:

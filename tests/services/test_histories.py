@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,15 +29,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ds01_spawner.core.devices import Xid
 from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
+from ds01_spawner.core.losses import why_lost
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.sharing import read_label
 from ds01_spawner.errors import (
     DS01Error,
     EngineUnavailable,
+    GpuPaused,
     GpuQuotaExceeded,
     LeaseLost,
+    NoSuchDevice,
     SurvivingLease,
     TooManyTickets,
 )
@@ -85,7 +89,15 @@ class Histories(RuleBasedStateMachine):
     def begin(self) -> None:
         inventory = SimulatedInventory("2xA100,1xH100:mig=3x1g.10gb", "host")
         snapshot = self.do(inventory.snapshot())
-        engine = DatedEngine([d.uuid for d in snapshot.devices])
+        parts = [device for device in snapshot.devices if device.parent]
+        whole = replace(
+            parts[0], uuid=parts[0].card, kind="gpu", parent=None, profile=None, units=2520
+        )
+        cards = tuple(device for device in snapshot.devices if not device.parent)
+        anew = tuple(replace(part, uuid=f"{part.uuid}-anew") for part in parts)
+        # The ways in which the card with instances is divided, or is not.
+        self.ways = [(*cards, *parts), (*cards, whole), (*cards, *anew)]
+        engine = DatedEngine([d.uuid for way in self.ways for d in way])
         self.world = World(engine, self.folder / "ledger" / "db", snapshot)
         self.world.known = set()  # what the hub has in its own database
         self.starts: list[Starting] = []
@@ -155,12 +167,16 @@ class Histories(RuleBasedStateMachine):
         gpus, kind, seats = wish
         aside = {cordon.device for cordon in self.world.ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
+        waits = user in self.world.ledger.pauses("hub")
+        displaced = self.displaced()
         try:
             lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind, seats)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
         assert not set(lease.devices) & ({*foreign} | aside)
+        assert not set(lease.cards) & (aside | displaced)
+        assert not (lease.devices and waits)
         assert self.world.ledger.drained() is None
         self.starts.append(Starting(lease))
         return True
@@ -240,8 +256,10 @@ class Histories(RuleBasedStateMachine):
     @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda w: w[0] > 0 and w[2] == 1))
     def take_a_ticket(self, user: str, server: str, wish: Wish) -> None:
         request = LeaseRequest("hub", user, server, Wanted(*wish[:2]), LIMITS, 2)
-        with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded):
+        waits = user in self.world.ledger.pauses("hub")
+        with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded, GpuPaused, NoSuchDevice):
             self.world.ledger.take_ticket(request, {}, self.world.snapshot)
+            assert not waits
 
     @rule(user=USERS, server=SERVERS)
     def leave_the_line(self, user: str, server: str) -> None:
@@ -258,7 +276,10 @@ class Histories(RuleBasedStateMachine):
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         for action in ledger.run_line(self.world.snapshot, foreign):
             if action.what == "offered" and action.ticket.offer:
-                assert not set(action.ticket.offer.devices) & (aside | foreign.keys())
+                offered = set(action.ticket.offer.devices)
+                assert not offered & (aside | foreign.keys())
+                there = {d.uuid: d.card for d in self.world.snapshot.devices}
+                assert not {there[uuid] for uuid in offered} & (aside | self.displaced())
         assert ledger.run_line(self.world.snapshot, foreign) == (), "once is enough"
 
     @precondition(lambda self: any(ticket.offer for ticket in self.world.ledger.tickets()))
@@ -271,11 +292,14 @@ class Histories(RuleBasedStateMachine):
         if self.reserve(ticket.user, ticket.server, wish):
             assert ticket not in self.world.ledger.tickets()
             got, offer = self.starts[-1].lease.devices, ticket.offer
+            assert offer is not None
             aside = {cordon.device for cordon in self.world.ledger.cordons()}
             lost = (
                 aside | self.do(self.world.reconciler.foreign_devices(self.world.snapshot)).keys()
             )
-            late = offer is None or offer.until <= self.world.time
+            there = {device.uuid: device.card for device in self.world.snapshot.devices}
+            lost |= {u for u in offer.devices if u not in there or there[u] in aside}
+            late = offer.until <= self.world.time
             assert late or got == offer.devices or lost & set(offer.devices)
 
     # --- a stop, and other ends ------------------------------------------------------------------
@@ -359,6 +383,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def uncordon(self) -> None:
+        """Also what an XID put out of use."""
         for cordon in self.world.ledger.cordons():
             self.world.ledger.uncordon(cordon.device)
 
@@ -369,6 +394,64 @@ class Histories(RuleBasedStateMachine):
         self.world.ledger.resume()
 
     # --- what is seen of the devices -------------------------------------------------------------
+
+    def displaced(self) -> set[str]:
+        """The cards on which somebody has what they were divided into before."""
+        there = {device.uuid for device in self.world.snapshot.devices}
+        return {
+            card
+            for lease in self.world.ledger.leases()
+            for uuid, card in zip(lease.devices, lease.cards, strict=True)
+            if uuid not in there
+        }
+
+    @rule(way=st.integers(0, 2))
+    def the_card_is_divided_anew(self, way: int) -> None:
+        """Whoever had what it was keeps the card, and is told; nobody's server ends for it."""
+        self.world.snapshot = replace(self.world.snapshot, devices=self.ways[way])
+        before = [lease.id for lease in self.world.ledger.leases()]
+        losses = {
+            lease.id: why_lost(lease.devices, self.world.snapshot) or None
+            for lease in self.world.ledger.leases()
+        }
+        self.world.ledger.note_losses(losses)
+        assert self.world.ledger.note_losses(losses) == ()
+        after = self.world.ledger.leases()
+        assert [lease.id for lease in after] == before
+        there = {device.uuid for device in self.world.snapshot.devices}
+        assert all((lease.lost is not None) == bool({*lease.devices} - there) for lease in after)
+
+    @rule(pick=PICK)
+    def an_xid(self, pick: int) -> None:
+        """A card or a part of one is out of use; with the other half of picks, well again."""
+        devices = self.world.snapshot.devices
+        device = devices[pick % len(devices)]
+        struck = [Xid(device.card if pick % 3 else device.uuid, 48, self.world.time)]
+        written = [cordon.device for cordon in self.world.ledger.cordons() if cordon.xid]
+        self.world.ledger.note_struck(struck if pick % 2 else [], written, "boot")
+
+    @precondition(lambda self: any(lease.devices for lease in self.running))
+    @rule(pick=PICK, many=st.booleans())
+    def a_program_faults(self, pick: int, many: bool) -> None:
+        """Once, or again and again; who has the device alone answers for it."""
+        found = [lease for lease in self.running if lease.devices]
+        device = found[pick % len(found)].devices[0]
+        holders = {x.user for x in self.world.ledger.leases() if device in x.devices}
+        alone = sum(device in x.devices for x in self.world.ledger.leases()) == 1
+        before = self.world.ledger.pauses("hub").keys()
+        number, begun = 22 if many else 1, self.world.time
+        self.world.time += timedelta(minutes=number)
+        faults = [Xid(device, 31, begun + timedelta(minutes=n)) for n in range(number)]
+        self.world.ledger.note_faults(faults)
+        assert self.world.ledger.note_faults(faults) == ()
+        more = self.world.ledger.pauses("hub").keys() - before
+        assert more <= (holders if alone else set())
+        assert not (many and alone) or holders <= self.world.ledger.pauses("hub").keys()
+
+    @rule(user=USERS)
+    def the_admin_lets_a_user_go_on(self, user: str) -> None:
+        self.world.ledger.forgive("hub", user)
+        assert user not in self.world.ledger.pauses("hub")
 
     @rule(minutes=st.sampled_from([1, 4, 30]), busy=st.sampled_from([True, False, None]))
     def somebody_looks(self, minutes: int, busy: bool | None) -> None:
@@ -456,6 +539,11 @@ class Histories(RuleBasedStateMachine):
                               "Labels": found["Config"]["Labels"]})  # fmt: skip
             if found["State"]["Status"] != "created":  # one made late has none, and never starts
                 assert (container.lease, container.generation) in live
+
+    @invariant()
+    def who_has_to_wait_has_no_place_in_the_line(self) -> None:
+        waiting = {ticket.user for ticket in self.world.ledger.tickets()}
+        assert not waiting & self.world.ledger.pauses("hub").keys()
 
     @invariant()
     def no_user_has_more_than_allowed(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -90,13 +91,15 @@ async def test_what_the_setting_chooses(
 class Driver:
     """Counts the questions; answers what the test says, when it says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         self.time = 0.0
         self.questions = 0
         self.answer = Snapshot()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.kept = Kept(self.ask, fresh_s=5, backoff_s=(2, 8), monotonic=lambda: self.time)
+        self.kept = Kept(
+            self.ask, fresh_s=5, backoff_s=(2, 8), monotonic=lambda: self.time, on_change=on_change
+        )
 
     async def ask(self) -> Snapshot:
         self.questions += 1
@@ -121,6 +124,25 @@ async def test_an_answer_is_kept_and_failures_are_asked_about_ever_more_slowly()
     for driver.time, questions in [(50, 10), (52, 11)]:  # from the start again
         assert not (await driver.kept.snapshot()).known
         assert driver.questions == questions
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        pytest.param(AMD, AMD, 0, id="none"),
+        pytest.param(AMD, replace(AMD, epoch="another"), 1, id="boot, or other devices"),
+        pytest.param(AMD, replace(AMD, devices=()), 1, id="health"),
+        pytest.param(HANGS, AMD, 0, id="the first that is known"),
+        pytest.param(AMD, HANGS, 0, id="not known"),
+    ],
+)
+async def test_changes_are_told(before: Snapshot, after: Snapshot, changes: int) -> None:
+    told: list[str] = []
+    driver = Driver(lambda: told.append("!"))
+    for driver.answer in (before, after, after):
+        await driver.kept.snapshot()
+        driver.time += 60
+    assert len(told) == changes
 
 
 async def test_callers_at_the_same_time_share_one_question() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
-from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.core.health import BAD_SWEEPS, CLEAN_SWEEPS, RECURS_WITHIN_S
+from ds01_spawner.core.devices import Snapshot, Xid
+from ds01_spawner.core.health import BAD_SWEEPS, CLEAN_SWEEPS, QUARANTINE_S, RECURS_WITHIN_S
+from ds01_spawner.core.losses import GONE, why_lost
 from ds01_spawner.services.inventory.answers import Answer, CardFacts, Event
 from ds01_spawner.services.inventory.fleet import Fleet
 from ds01_spawner.services.inventory.nvml import OPEN_AT_MOST_S, REOPEN_S
-from tests.services.conftest import Driver, Listening
+from tests.services.conftest import TAKEN, Driver, Listening
+from tests.services.world import DatedEngine, World
 
 ALL = 0xFFFFFFFF
 XID, MIG_CHANGE, RECOVERY_ACTION = 0x8, 0x100, 0x8000
@@ -205,8 +211,8 @@ async def test_an_xid_of_one_card_is_not_the_others(driver: Driver) -> None:
 
 def test_an_xid_before_the_first_answer_is_not_lost() -> None:
     fleet = Fleet()
-    assert fleet.hit(Event(card="GPU-a", kind="xid", xid=48, gi=ALL, ci=ALL), 0)
-    assert not fleet.hit(Event(card=None, kind="xid", xid=48, gi=ALL, ci=ALL), 0)
+    assert fleet.hit(Event(card="GPU-a", kind="xid", xid=48, gi=ALL, ci=ALL), 0, TAKEN)
+    assert not fleet.hit(Event(card=None, kind="xid", xid=48, gi=ALL, ci=ALL), 0, TAKEN)
     cards = tuple(CardFacts(index=n, uuid=uuid) for n, uuid in enumerate(("GPU-a", "GPU-b")))
     fleet.look(Answer(library=True, cards=cards), 1)
     devices, _ = fleet.devices()
@@ -276,3 +282,143 @@ async def test_other_instances_are_read_by_a_library_opened_anew(driver: Driver)
     assert (await inventory.snapshot()).epoch != epoch
     driver.says(*H100)  # also seen where the driver tells no such event
     assert await after(driver, inventory) == {"MIG-0": True, "MIG-1": True}
+
+
+# --- what outlives the hub -----------------------------------------------------------------------
+
+
+async def test_what_is_out_of_use_is_told_for_the_next_process(driver: Driver) -> None:
+    driver.says(A100, B100)
+    inventory = driver.inventory()
+    assert (await inventory.snapshot()).struck == ()
+    events = [f"event {n} GPU-a {XID} {xid} {ALL} {ALL}" for n, xid in ((1, 48), (2, 79), (3, 48))]
+    for heard, xid in ((1, 48), (2, 79), (3, 79)):  # the worst one
+        await event(driver, inventory, A100, B100, *events[:heard])
+        assert (await inventory.snapshot()).struck == (Xid("GPU-a", xid, TAKEN),)
+
+
+@pytest.mark.parametrize(
+    ("xid", "recovery", "ago_s", "comes_back"),
+    [
+        pytest.param(48, (), QUARANTINE_S - 60, False, id="the driver says nothing"),
+        pytest.param(48, (), QUARANTINE_S, True, id="and nothing comes for long"),
+        pytest.param(48, ("recovery GPU-a 0",), 60, True, id="the driver says it is well"),
+        pytest.param(109, (), 60, False, id="one that recurred"),
+        pytest.param(79, (), 1e6, False, id="fatal"),
+        pytest.param(79, ("recovery GPU-a 0",), 60, True, id="fatal, and well"),
+        pytest.param(79, ("recovery GPU-a 2",), 60, False, id="fatal, and a reboot is due"),
+    ],
+)
+async def test_in_the_next_process_it_comes_back_by_the_same_rule(
+    driver: Driver, xid: int, recovery: tuple[str, ...], ago_s: float, comes_back: bool
+) -> None:
+    driver.says(A100, B100, *recovery)
+    inventory = driver.inventory()
+    inventory.remember([Xid("GPU-a", xid, TAKEN - timedelta(seconds=ago_s))])
+    assert states(await inventory.snapshot()) == {"GPU-a": False, "GPU-b": True}
+    for _ in range(CLEAN_SWEEPS - 2):
+        assert not (await after(driver, inventory))["GPU-a"]
+    assert (await after(driver, inventory))["GPU-a"] is comes_back
+    assert bool((await inventory.snapshot()).struck) is not comes_back
+
+
+async def test_a_card_that_does_not_answer_is_not_forgotten(driver: Driver) -> None:
+    driver.says(A100_LOST, B100)
+    inventory = driver.inventory()
+    remembered = Xid("GPU-a", 79, TAKEN)
+    inventory.remember([remembered])
+    await inventory.snapshot()
+    await after(driver, inventory)
+    assert (await inventory.snapshot()).struck == (remembered,)
+    driver.says(A100, B100)
+    assert (await after(driver, inventory, REOPEN_S))["GPU-a"] is False
+
+
+async def test_an_admin_has_the_last_word(driver: Driver) -> None:
+    driver.says(A100, B100)
+    inventory = driver.inventory()
+    inventory.remember([Xid("GPU-a", 79, TAKEN), Xid("GPU-b", 48, TAKEN)])
+    await inventory.snapshot()
+    inventory.forgive(["GPU-a", "GPU-none"])
+    assert states(await inventory.snapshot()) == {"GPU-a": True, "GPU-b": False}
+    driver.says(A100_LOST, B100)  # what the looks find counts all the same
+    assert await after(driver, inventory) == {"GPU-a": False, "GPU-b": False}
+
+
+@pytest.mark.parametrize(
+    ("gi", "ci", "xid", "device"),
+    [
+        (1, 0, 31, "MIG-0"),
+        (ALL, ALL, 13, "GPU-h"),
+        (ALL, ALL, 109, "GPU-h"),
+        (1, 0, 48, None),  # the card's
+        (1, 0, 94, None),  # may be either's
+    ],
+)
+async def test_faults_of_programs_are_told(
+    driver: Driver, gi: int, ci: int, xid: int, device: str | None
+) -> None:
+    driver.says(*H100)
+    inventory = driver.inventory()
+    await inventory.snapshot()
+    await event(driver, inventory, *H100, f"event 1 GPU-h {XID} {xid} {gi} {ci}")
+    driver.later()
+    told = (await inventory.snapshot()).faults
+    assert told == (() if device is None else (Xid(device, xid, TAKEN),))
+
+
+async def test_what_follows_a_fault_of_the_card_is_no_programs(driver: Driver) -> None:
+    driver.says(A100)
+    inventory = driver.inventory()
+    await inventory.snapshot()
+    events = [f"event {n} GPU-a {XID} {xid} {ALL} {ALL}" for n, xid in ((1, 48), (2, 45))]
+    await event(driver, inventory, A100, *events[:1])
+    await event(driver, inventory, A100, *events)
+    driver.later()
+    assert (await inventory.snapshot()).faults == ()
+
+
+async def test_the_hub_is_told_when_something_changes(driver: Driver) -> None:
+    changes: list[str] = []
+    driver.says(*H100)
+    inventory = driver.inventory(on_change=lambda: changes.append("!"))
+    await inventory.snapshot()
+    await after(driver, inventory)
+    assert changes == []
+    driver.says(H100[0], H100[1])  # fewer instances, and no event
+    await after(driver, inventory)
+    assert len(changes) == 1
+    for number, (xid, told) in enumerate([(31, 2), (92, 2), (48, 3)], 1):
+        at_all = f"event {number} GPU-h {XID} {xid} {ALL} {ALL}"
+        await event(driver, inventory, H100[0], H100[1], at_all)
+        assert len(changes) == told
+    await after(driver, inventory)
+    assert len(changes) == 4, "and it is not healthy now"
+    (driver.proc / "sys/kernel/random/boot_id").write_text("another\n")
+    await after(driver, inventory)
+    assert len(changes) == 5
+
+
+async def test_a_card_that_is_whole_again_is_held_for_who_had_an_instance(
+    driver: Driver, tmp_path: Path
+) -> None:
+    def simulated(snapshot: Snapshot) -> Snapshot:  # for a ledger of the tests
+        return replace(snapshot, simulated=True)
+
+    driver.says(*H100)
+    inventory = driver.inventory()
+    seen = simulated(await inventory.snapshot())
+    world = World(DatedEngine(), tmp_path / "ledger" / "db", seen)
+    lease = await world.serve("ada")
+    assert lease.cards == ("GPU-h",)
+    whole = H100[0].replace("1 1 0", "0 0 0")
+    driver.says(whole)
+    driver.later()
+    world.snapshot = simulated(await inventory.snapshot())
+    assert [device.uuid for device in world.snapshot.devices] == ["GPU-h"]
+    assert why_lost(lease.devices, world.snapshot) == f"{lease.devices[0]}: {GONE}"
+    held = await world.reconciler.foreign_devices(world.snapshot)
+    assert held == {"GPU-h": "a server of ada, from before its card was divided anew"}
+    await world.reconciler.end(lease, "the admin said so")
+    assert await world.reconciler.foreign_devices(world.snapshot) == {}
+    world.ledger.close()

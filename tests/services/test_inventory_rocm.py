@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
-from ds01_spawner.services.inventory.kfd import card_of
 from ds01_spawner.services.inventory.rocm import RocmInventory
 from tests.services.amd_host import GIB, GID, KFD, AmdHost
 
@@ -92,7 +91,7 @@ async def test_the_parts_of_a_card(
     host.process(7, vram_1002=GIB)
     told = await snapshot(host)
     assert [d.uuid for d in told.devices] == uuids
-    assert {card_of(uuid) for uuid in uuids} == {card}
+    assert {d.card for d in told.devices} == {card}
     assert [d.nodes[1] for d in told.devices] == [f"/dev/dri/renderD{128 + n}" for n in range(4)]
     assert {
         (d.name, d.profile, d.parent, d.units, d.memory, d.healthy, d.whole) for d in told.devices
@@ -135,16 +134,15 @@ async def test_a_card_has_one_name_however_it_is_divided(
     host.part(2, 0x05, 1, minor=129, unique_id=parts[1])
     divided = [d for mode in ("DPX", "CPX") for d in (await told(mode, parts[0])).devices]
     assert len({d.uuid for d in divided}) == 4
-    names = {card_of(d.uuid) for d in (card, *divided)} | {d.parent for d in divided}
-    assert names == {card_of(card.uuid)}
+    assert {d.card for d in divided} == {d.parent for d in divided} == {card.card}
 
 
 async def test_cards_with_one_id_are_told_apart_by_their_places(host: AmdHost) -> None:
     host.gpu(1, bus=0x05, unique_id=9)
     host.gpu(2, bus=0x06, unique_id=9)
-    uuids = [d.uuid for d in (await snapshot(host)).devices]
-    assert uuids == [f"{ID}9.pci-0000:05:00", f"{ID}9.pci-0000:06:00"]
-    assert [card_of(uuid) for uuid in uuids] == ["pci-0000:05:00", "pci-0000:06:00"]
+    devices = (await snapshot(host)).devices
+    assert [d.uuid for d in devices] == [f"{ID}9.pci-0000:05:00", f"{ID}9.pci-0000:06:00"]
+    assert [d.card for d in devices] == ["pci-0000:05:00", "pci-0000:06:00"]
 
 
 # --- use -----------------------------------------------------------------------------------------

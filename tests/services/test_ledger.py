@@ -376,16 +376,17 @@ def test_the_database_refuses_a_seat_twice_and_two_ways_of_sharing(
         ("GPU-1", 4, 4, "there is no fifth seat"),
     ]
     with closing(sqlite3.connect(path)) as db:
-        db.execute("INSERT INTO lease_device VALUES ('GPU-2', 1, 4, ?, 0, 'local')", (lease.id,))
+        seated = "INSERT INTO lease_device VALUES ('GPU-2', ?, 4, ?, 0, 'GPU-2', 'local')"
+        db.execute(seated, (1, lease.id))
         rows += [("GPU-2", 1, 4, "taken already"), ("GPU-2", 0, 1, "exclusive beside a seat")]
         for device, seat, seats, why in rows:
             with pytest.raises(sqlite3.IntegrityError):
                 db.execute(
-                    "INSERT INTO lease_device VALUES (?, ?, ?, ?, 1, 'local')",
+                    "INSERT INTO lease_device VALUES (?, ?, ?, ?, 1, 'GPU-2', 'local')",
                     (device, seat, seats, lease.id),
                 )
                 pytest.fail(why)
-        db.execute("INSERT INTO lease_device VALUES ('GPU-2', 0, 4, ?, 0, 'local')", (lease.id,))
+        db.execute(seated, (0, lease.id))
 
 
 def seat(
@@ -464,7 +465,8 @@ def lost(**changes: object) -> Lease:
         devices=("GPU-1",), units=2520, incarnation="earlier", since=START,
         until=START + timedelta(hours=1), container="c1", container_name="ds01.bob", hours=1.0,
     )  # fmt: skip
-    return replace(lease, **changes)  # type: ignore[arg-type]
+    changed = replace(lease, **changes)  # type: ignore[arg-type]
+    return replace(changed, cards=changed.devices)
 
 
 def test_a_lost_lease_is_put_back_once(ledger: Ledger) -> None:

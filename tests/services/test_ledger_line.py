@@ -222,6 +222,16 @@ def test_what_is_set_aside_is_offered_to_nobody(ledger: Ledger) -> None:
     assert run(ledger, 2) == ["bob withdrawn device_lost"]
 
 
+def test_the_parts_of_a_card_that_is_set_aside_are_offered_to_nobody(ledger: Ledger) -> None:
+    part = replace(snapshot(1).devices[0], uuid="MIG-1", kind="mig", parent="GPU-0", units=360)
+    divided = replace(snapshot(1), devices=(part,))
+    ledger.cordon("GPU-0", "")
+    wait(ledger, "bob")
+    assert ledger.run_line(divided) == ()
+    ledger.uncordon("GPU-0")
+    assert [action.what for action in ledger.run_line(divided)] == ["offered"]
+
+
 def test_a_drained_host_offers_nothing(ledger: Ledger) -> None:
     wait(ledger, "bob")
     ledger.drain("")
@@ -262,8 +272,8 @@ def test_the_database_refuses_a_device_in_two_offers_or_in_an_offer_and_a_lease(
         ledger_tickets.update(db, replace(second, offer=offer))
     with pytest.raises(LedgerBusy), ledger._transaction() as db:
         db.execute(
-            "INSERT INTO lease_device SELECT 'GPU-0', 0, 1, id, 0, 'local' FROM lease UNION "
-            "SELECT 'GPU-0', 0, 1, 'x', 0, 'local'"
+            "INSERT INTO lease_device SELECT 'GPU-0', 0, 1, id, 0, 'GPU-0', 'local' FROM lease "
+            "UNION SELECT 'GPU-0', 0, 1, 'x', 0, 'GPU-0', 'local'"
         )
     ledger.leave("hub", "ada", "")
     ledger.leave("hub", "bob", "")
@@ -278,8 +288,9 @@ def test_a_lease_that_is_found_ends_the_offer(ledger: Ledger, clock: Clock) -> N
     wait(ledger, "bob")
     run(ledger)
     found = Lease(
-        "old", 7, "hub", "ada", "", "bound", ("GPU-0",), 2520, "", clock.time, container="c"
-    )
+        "old", 7, "hub", "ada", "", "bound", ("GPU-0",), 2520, "", clock.time, container="c",
+        cards=("GPU-0",),
+    )  # fmt: skip
     ledger.adopt(found)
     assert [ticket.offer for ticket in ledger.tickets()] == [None]
     assert run(ledger) == []

@@ -263,6 +263,15 @@ async def test_memory_of_a_leased_device_is_its_servers(world: World, on_cards: 
 CARD = Device("0x9", "amd", "AMD Instinct MI300X", "ROCM6", 2520, 192 << 30)
 
 
+GPU = Device("GPU-h", "gpu", "NVIDIA H100", "CUDA_ADA", 2520, 80 << 30)
+NAMED = replace(CARD, uuid="0x7.0x9", card_name="0x9")
+
+
+def migs(*names: str) -> tuple[Device, ...]:
+    part = replace(GPU, kind="mig", parent="GPU-h", units=360, profile="1g.10gb")
+    return tuple(replace(part, uuid=f"MIG-{name}") for name in names)
+
+
 def divided(mode: str, parts: int) -> tuple[Device, ...]:
     part = replace(CARD, units=2520 // parts, parent="0x9", profile=mode)
     return tuple(replace(part, uuid=f"0x{8 - n}.0x9.{mode}{n}") for n in range(parts))
@@ -274,6 +283,11 @@ def divided(mode: str, parts: int) -> tuple[Device, ...]:
         pytest.param((CARD,), divided("dpx", 2), id="the card, then its parts"),
         pytest.param(divided("dpx", 2), (CARD,), id="a part, then the card"),
         pytest.param(divided("dpx", 2), divided("qpx", 4), id="a part, then others"),
+        pytest.param((NAMED,), divided("dpx", 2), id="a card of two names, then its parts"),
+        pytest.param(divided("dpx", 2), (NAMED,), id="a part, then a card of two names"),
+        pytest.param((GPU,), migs("a", "b"), id="a GPU, then its instances"),
+        pytest.param(migs("a", "b"), (GPU,), id="an instance, then the GPU"),
+        pytest.param(migs("a", "b"), migs("b", "c"), id="an instance, then others"),
     ],
 )
 async def test_a_card_that_is_divided_anew_is_its_tenants(

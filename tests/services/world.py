@@ -89,6 +89,7 @@ class World:
             "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
             "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
             "ds01.gpu.uuids": ",".join(lease.devices),
+            "ds01.gpu.cards": ",".join(lease.cards),
             "ds01.hours": "" if lease.hours is None else f"{lease.hours:g}",
             "ds01.simulated": "true",
         }  # fmt: skip

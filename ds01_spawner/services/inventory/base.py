@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.devices import Snapshot, Xid
 
 FRESH_S = 2.0
 BACKOFF_S = (2.0, 60.0)  # after the first failure, and at most; doubled between
+
+
+def boot_id(proc: Path = Path("/proc")) -> str:
+    """The name of this boot of the host; empty where it cannot be read."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 class Inventory(Protocol):
@@ -23,12 +32,33 @@ class Inventory(Protocol):
         """
         ...
 
+    def remember(self, struck: Iterable[Xid]) -> None:
+        """These had been put out of use by XIDs when an earlier process of this boot ended.
+
+        They come back by the same rule as those that are struck from now on.
+        """
+        ...
+
+    def forgive(self, devices: Iterable[str]) -> None:
+        """What XIDs said of these counts no more: an admin lifted it."""
+        ...
+
     async def close(self) -> None:
         """End what it started."""
         ...
 
 
-class NoDevices:
+class WithoutXids:
+    """An inventory whose driver reports no XIDs."""
+
+    def remember(self, struck: Iterable[Xid]) -> None:
+        """They are another maker's."""
+
+    def forgive(self, devices: Iterable[str]) -> None:
+        """They are another maker's."""
+
+
+class NoDevices(WithoutXids):
     """The inventory of a host that is to offer no device."""
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
@@ -43,7 +73,8 @@ class Kept:
     """Answers of `ask`, which never raises, kept for `fresh_s`.
 
     Callers at the same time share one question; failures are repeated ever more slowly. An answer
-    that is `outdated` is kept no longer.
+    that is `outdated` is kept no longer. `on_change` is called when the devices or their health are
+    not what they were when last known.
     """
 
     def __init__(
@@ -53,13 +84,16 @@ class Kept:
         backoff_s: tuple[float, float],
         monotonic: Callable[[], float],
         outdated: Callable[[Snapshot, float], bool] = lambda answer, age_s: False,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._ask_driver = ask
         self._fresh_s = fresh_s
         self._backoff_s = backoff_s
         self._monotonic = monotonic
         self._outdated = outdated
+        self._on_change = on_change
         self._last: Snapshot | None = None
+        self._known: Snapshot | None = None
         self._asked = self._ask_again = 0.0
         self._failures = 0
         self._asking: asyncio.Task[Snapshot] | None = None
@@ -101,6 +135,9 @@ class Kept:
         if snapshot.known:
             self._failures = 0
             wait = self._fresh_s
+            if self._known is not None and _state(self._known) != _state(snapshot):
+                self._on_change()
+            self._known = snapshot
         else:
             first, most = self._backoff_s
             wait = min(most, first * 2.0 ** min(self._failures, 16))
@@ -109,6 +146,10 @@ class Kept:
         self._asked = self._monotonic()
         self._ask_again = self._asked + wait
         return snapshot
+
+
+def _state(snapshot: Snapshot) -> tuple[str, frozenset[str]]:
+    return snapshot.epoch, frozenset(d.uuid for d in snapshot.devices if d.healthy)
 
 
 class Together:
@@ -121,6 +162,18 @@ class Together:
         """All devices that are told of, known only where every inventory knows."""
         asked = (inventory.snapshot(fresh=fresh) for inventory in self._inventories)
         return together(await asyncio.gather(*asked))
+
+    def remember(self, struck: Iterable[Xid]) -> None:
+        """Tell each of them."""
+        told = tuple(struck)
+        for inventory in self._inventories:
+            inventory.remember(told)
+
+    def forgive(self, devices: Iterable[str]) -> None:
+        """Tell each of them."""
+        told = tuple(devices)
+        for inventory in self._inventories:
+            inventory.forgive(told)
 
     async def close(self) -> None:
         """End what each of them started."""
@@ -148,4 +201,6 @@ def together(snapshots: Sequence[Snapshot]) -> Snapshot:
         epoch="+".join(s.epoch for s in snapshots if s.epoch) if known else "",
         usage={uuid: use for snapshot in snapshots for uuid, use in snapshot.usage.items()},
         links=tuple(link for snapshot in snapshots for link in snapshot.links),
+        struck=tuple(xid for snapshot in snapshots for xid in snapshot.struck),
+        faults=tuple(xid for snapshot in snapshots for xid in snapshot.faults),
     )

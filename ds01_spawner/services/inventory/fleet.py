@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 
 from ds01_spawner.core.architectures import of_compute_capability
-from ds01_spawner.core.devices import Device, Process, Usage
-from ds01_spawner.core.health import Health, Sweep
+from ds01_spawner.core.devices import Device, Process, Usage, Xid
+from ds01_spawner.core.health import Health, Sweep, is_programs
 from ds01_spawner.core.units import MIG_SLICES_PER_GPU, UNITS_PER_GPU
 from ds01_spawner.services.inventory.answers import (
     EVERY_INSTANCE,
@@ -25,6 +27,7 @@ _PROFILE = re.compile(r"\bMIG (\S+)$")
 # NUMA node, the system. An NVLink is worth more than any of them, and two are worth more than one.
 _CLOSENESS = {0: 60, 10: 50, 20: 40, 30: 30, 40: 20, 50: 10}
 NVLINK_CLOSENESS = 100
+FAULTS = 100  # that are told of, the latest
 
 
 class Fleet:
@@ -37,6 +40,8 @@ class Fleet:
     def __init__(self) -> None:
         self._cards: dict[str, CardFacts] = {}  # as they last answered
         self._health: dict[str, Health] = {}  # of cards and instances
+        self._struck: dict[str, datetime] = {}  # when, of those that an XID put out of use
+        self._faults: deque[Xid] = deque(maxlen=FAULTS)
         self._nameless: list[CardFacts] = []  # that answer with an error, and never told a UUID
         self._answer = Answer(library=True)
         self.blind = False  # whether some could not be looked at or listened to, the last time
@@ -62,7 +67,8 @@ class Fleet:
                 self._cards[uuid] = self._with_memory(card)
                 found |= {instance.uuid: Sweep(instance.error) for instance in card.instances}
         known = {instance.uuid for card in self._cards.values() for instance in card.instances}
-        kept = {u: h for u, h in self._health.items() if u in known or u in self._cards}
+        # What an XID was about may not answer yet, or not any more.
+        kept = {u: h for u, h in self._health.items() if u in known or u in self._cards or h.cordon}
         swept = {u: kept.get(u, Health()).swept(sweep, now) for u, sweep in found.items()}
         self._health = kept | swept
         self._nameless = nameless[len(missing) :]
@@ -77,12 +83,29 @@ class Fleet:
         instances = [known.get(i.uuid, i) if i.error else i for i in card.instances]
         return card.model_copy(update={"instances": tuple(instances)})
 
-    def hit(self, event: Event, now: float) -> bool:
-        """Take in an XID; whether it changed what may be given out."""
-        before = dict(self._health)
+    def hit(self, event: Event, now: float, at: datetime) -> bool:
+        """Take in an XID; whether it is to be looked at now. `now` is monotonic, `at` in UTC."""
+        seen = False
         for uuid in self._targets(event):
-            self._health[uuid] = self._health.get(uuid, Health()).hit(event.xid, now)
-        return before != self._health
+            before = self._health.get(uuid, Health())
+            self._health[uuid] = after = before.hit(event.xid, now)
+            if after.cordon and after != before:
+                self._struck[uuid] = at
+            if before.healthy and is_programs(event.xid):
+                self._faults.append(Xid(uuid, event.xid, at))
+                seen = True
+            seen = seen or after != before
+        return seen
+
+    def remember(self, xid: Xid, when: float) -> None:
+        """Have a device out of use by an XID that came at `when`, monotonic and before now."""
+        self._health[xid.device] = Health().struck_by(xid.number, when)
+        self._struck[xid.device] = xid.at
+
+    def forgive(self, devices: Iterable[str]) -> None:
+        """Forget what was said of devices."""
+        for uuid in self._health.keys() & set(devices):
+            self._health[uuid] = Health()
 
     def _targets(self, event: Event) -> list[str]:
         """The devices that an event is about. An instance is as healthy as its card at most.
@@ -134,6 +157,15 @@ class Fleet:
             own = f"it has {instance.slices} slices"
         problem = trouble or (f"MIG instance {instance.uuid}: {own}" if own else "")
         return _sick(device, problem) if problem else device
+
+    def struck(self) -> tuple[Xid, ...]:
+        """What XIDs put out of use, by UUID."""
+        cordoned = {uuid: health for uuid, health in self._health.items() if health.cordon}
+        return tuple(Xid(u, cordoned[u].xid, self._struck[u]) for u in sorted(cordoned))
+
+    def faults(self) -> tuple[Xid, ...]:
+        """The latest faults of programs on devices that were well."""
+        return tuple(self._faults)
 
     def usage(self) -> dict[str, Usage]:
         """What goes on on the devices that answered."""

@@ -19,12 +19,12 @@ from pathlib import Path
 from ds01_spawner.core.architectures import gfx_of, of_gfx
 from ds01_spawner.core.devices import Device, Process, Snapshot, Usage
 from ds01_spawner.core.units import UNITS_PER_GPU
+from ds01_spawner.services.inventory.base import boot_id
 
 KFD = "sys/class/kfd/kfd"
 _GROUP, _OTHERS = 0o060, 0o006  # may read and write
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH)
 _PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_PLACE = re.compile(r"\.[a-z]+\d+$")  # which part of a card, and how that is divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,11 @@ def _unreadable(number: str, why: str) -> Device:
 
 
 def _devices(root: Path, nodes: Iterable[_Node]) -> Iterator[tuple[Device, _Node]]:
-    """The devices of the nodes, in the order of their PCI addresses."""
+    """The devices of the nodes, in the order of their PCI addresses.
+
+    A UUID is `[ID.]CARD[.MODE AND PLACE]`: KFD's id of it is in front, where that is not the
+    card's, for by that its users name it.
+    """
     slots: defaultdict[str, list[_Node]] = defaultdict(list)
     for node in sorted(nodes, key=lambda node: (node.slot, node.minor)):
         slots[node.slot].append(node)
@@ -136,7 +140,7 @@ def _devices(root: Path, nodes: Iterable[_Node]) -> Iterator[tuple[Device, _Node
                 uuid = f"{name}.{mode}{node.place}"
                 yield replace(_part(device, mode, len(parts)), uuid=uuid, parent=card), node
             else:
-                yield replace(device, uuid=name), node
+                yield replace(device, uuid=name, card_name=card if card != name else ""), node
 
 
 def _part(device: Device, mode: str, parts: int) -> Device:
@@ -157,14 +161,6 @@ def _cards(root: Path, slots: Mapping[str, list[_Node]]) -> dict[str, str]:
     }
     once = {own for own, times in Counter(ids.values()).items() if own and times == 1}
     return {s: f"0x{own:016x}" if own in once else f"pci-{s}" for s, own in ids.items()}
-
-
-def card_of(uuid: str) -> str:
-    """The card that the UUID of an AMD device tells of: `[ID.]CARD[.MODE AND PLACE]`.
-
-    Each has KFD's id of it in front, where that is not the card's: by that its users name it.
-    """
-    return _PLACE.sub("", uuid).rpartition(".")[2]
 
 
 def _device(root: Path, node: _Node, card: Path) -> Device:
@@ -293,6 +289,6 @@ def _text(file: Path) -> str:
 
 
 def _epoch(root: Path, devices: Iterable[Device]) -> str:
-    boot = _text(root / "proc/sys/kernel/random/boot_id")
+    boot = boot_id(root / "proc")
     names = ",".join(sorted(device.uuid for device in devices))
     return hashlib.sha256(f"{boot} {names}".encode()).hexdigest()[:16]

@@ -14,10 +14,10 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.devices import Snapshot, Xid
 from ds01_spawner.core.health import RECOVERY_CHANGED
 from ds01_spawner.services.inventory.answers import EVERY_INSTANCE, Answer, Event
-from ds01_spawner.services.inventory.base import BACKOFF_S, FRESH_S, Kept
+from ds01_spawner.services.inventory.base import BACKOFF_S, FRESH_S, Kept, boot_id
 from ds01_spawner.services.inventory.fleet import Fleet
 from ds01_spawner.services.inventory.probing import DEADLINE_S, NoAnswer, Prober
 
@@ -38,7 +38,9 @@ class NvmlInventory:
     No driver library: known, no devices. A library whose driver hangs, is not loaded or does not
     match: not known, so nothing is granted and nothing that runs is touched. Answers are kept for
     `fresh_s`; callers at the same time share one question; failures are repeated ever more slowly.
-    `proc` is where the host's processes are seen. Ended by `close`, and by the end of this process.
+    `proc` is where the host's processes are seen. `on_change` is called when what may be given out
+    has changed, and when the driver tells of a fault. Ended by `close`, and by the end of this
+    process.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class NvmlInventory:
         recheck_s: float = RECHECK_S,
         backoff_s: tuple[float, float] = BACKOFF_S,
         monotonic: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
         environment: Mapping[str, str] | None = None,
         proc: Path = Path("/proc"),
     ) -> None:
@@ -62,11 +65,24 @@ class NvmlInventory:
         )
         self._fleet = Fleet()
         self._reopen = False
-        self._kept = Kept(self._ask, fresh_s, backoff_s, monotonic, self._outdated)
+        self._on_change = on_change
+        self._kept = Kept(self._ask, fresh_s, backoff_s, monotonic, self._outdated, on_change)
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """The devices now, at most `fresh_s` old; with `fresh`, asked for after this call."""
         return await self._kept.snapshot(fresh=fresh)
+
+    def remember(self, struck: Iterable[Xid]) -> None:
+        """Keep these out of use until the rule of `core.health` says that they are well again."""
+        now, monotonic = self._now(), self._monotonic()
+        for xid in struck:
+            self._fleet.remember(xid, monotonic - (now - xid.at).total_seconds())
+        self._kept.expire()
+
+    def forgive(self, devices: Iterable[str]) -> None:
+        """Judge these by what the next looks find."""
+        self._fleet.forgive(devices)
+        self._kept.expire()
 
     async def close(self) -> None:
         """End the probe."""
@@ -104,6 +120,8 @@ class NvmlInventory:
             epoch=self._epoch(d.uuid for d in devices),
             usage=self._fleet.usage(),
             links=self._fleet.links(),
+            struck=self._fleet.struck(),
+            faults=self._fleet.faults(),
         )
 
     async def _answer(self) -> Answer:
@@ -120,7 +138,8 @@ class NvmlInventory:
     def _heard(self, event: Event) -> None:
         """Take in what the driver tells by itself."""
         if event.kind == "xid":
-            changed = self._fleet.hit(event, self._monotonic()) or event.xid == RECOVERY_CHANGED
+            changed = self._fleet.hit(event, self._monotonic(), self._now())
+            changed = changed or event.xid == RECOVERY_CHANGED
             where = "" if event.gi == EVERY_INSTANCE else f", instance {event.gi}/{event.ci}"
             log.log(logging.WARNING if changed else logging.INFO,
                     "XID %s on %s%s", event.xid, event.card, where)  # fmt: skip
@@ -128,11 +147,9 @@ class NvmlInventory:
                 return
         self._reopen = self._reopen or event.kind == "mig"
         self._kept.expire()
+        self._on_change()
 
     def _epoch(self, devices: Iterable[str]) -> str:
         """A short name of this boot with these devices."""
-        try:
-            boot = (self._proc / "sys/kernel/random/boot_id").read_text().strip()
-        except OSError:
-            boot = ""
+        boot = boot_id(self._proc)
         return sha256("\n".join([boot, *sorted(devices)]).encode()).hexdigest()[:EPOCH_LENGTH]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.services.inventory import kfd
-from ds01_spawner.services.inventory.base import BACKOFF_S, FRESH_S, Kept
+from ds01_spawner.services.inventory.base import BACKOFF_S, FRESH_S, Kept, WithoutXids
 from ds01_spawner.services.threads import Pool
 
 DEADLINE_S = 10.0
 
 
-class RocmInventory:
+class RocmInventory(WithoutXids):
     """The inventory of a host with, perhaps, AMD's driver, whose files are below `root`.
 
     No KFD: known, no devices. A topology that cannot be read, or not in time: not known, so
@@ -36,11 +36,12 @@ class RocmInventory:
         fresh_s: float = FRESH_S,
         backoff_s: tuple[float, float] = BACKOFF_S,
         monotonic: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._now = now
         self._deadline_s = deadline_s
-        self._kept = Kept(self._ask, fresh_s, backoff_s, monotonic)
+        self._kept = Kept(self._ask, fresh_s, backoff_s, monotonic, on_change=on_change)
         self._pool = Pool("ds01-rocm", 1, lambda: None)
         self._reading: asyncio.Task[Snapshot] | None = None
 

@@ -10,6 +10,7 @@ from ds01_spawner.core.architectures import of_compute_capability, of_gfx
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.units import MIG_SLICES_PER_GPU, UNITS_PER_GPU, units_of_profile
 from ds01_spawner.errors import SimulationRefused
+from ds01_spawner.services.inventory.base import WithoutXids
 
 GIB = 1 << 30
 MAX_DEVICES = 1024
@@ -47,7 +48,7 @@ MODELS = {
 }
 
 
-class SimulatedInventory:
+class SimulatedInventory(WithoutXids):
     """Devices from a description: `2xA100-40GB,1xH100-80GB:mig=7x1g.10gb,1xMI210`.
 
     Several sizes of MIG instances are joined with a plus: `mig=3x1g.10gb+2x2g.20gb`. UUIDs are

@@ -1,0 +1,175 @@
+"""What the ledger keeps of faults: devices that XIDs put out of use, whose programs faulted, and
+servers that lost their devices.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from ds01_spawner.core.devices import Xid
+from ds01_spawner.core.faults import FaultRule, Pause, pause
+from ds01_spawner.errors import GpuPaused
+from ds01_spawner.services import ledger_rows as rows
+from ds01_spawner.services.ledger_file import READ, LedgerFile
+from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, text_of
+
+NONE_HELD = "no server that ran held it"
+MANY_HELD = "several servers held it, and the driver does not tell whose program it was"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of a program, and the lease that answers for it; without one, why."""
+
+    xid: Xid
+    lease: Lease | None
+    why: str = ""
+
+
+class Faults(LedgerFile):
+    """What goes wrong with devices, and for whom."""
+
+    # --- devices that XIDs put out of use ----------------------------------------------------
+
+    def remembered(self, boot: str) -> tuple[Xid, ...]:
+        """What XIDs of this boot put out of use; of an earlier one they count no more.
+
+        A boot resets every card, and what is still wrong then the first looks find. The rule by
+        which devices come back without one is `core.health`'s, for as long as a hub runs.
+        """
+        with self._transaction() as db:
+            db.execute("DELETE FROM strike WHERE boot != ?", (boot,))
+            found = db.execute("SELECT device, xid, since FROM strike ORDER BY device").fetchall()
+            return tuple(Xid(uuid, xid, datetime.fromisoformat(at)) for uuid, xid, at in found)
+
+    def note_struck(
+        self, struck: Iterable[Xid], written: Collection[str], boot: str
+    ) -> frozenset[str]:
+        """Write down what is out of use now, in place of what this hub had `written`.
+
+        Those of `written` that an admin has lifted since, which are not written again.
+        """
+        with self._transaction() as db:
+            found = {row[0] for row in db.execute("SELECT device FROM strike")}
+            lifted = frozenset(written) - found
+            now = {xid.device: xid for xid in struck if xid.device not in lifted}
+            db.executemany(
+                "INSERT OR REPLACE INTO strike VALUES (?, ?, ?, ?)",
+                [(xid.device, xid.number, text_of(xid.at), boot) for xid in now.values()],
+            )
+            over = [(device,) for device in set(written) - now.keys()]
+            db.executemany("DELETE FROM strike WHERE device = ?", over)
+            return lifted
+
+    # --- users whose programs fault ----------------------------------------------------------
+
+    def note_faults(self, xids: Iterable[Xid]) -> tuple[Fault, ...]:
+        """Write down faults of programs, each with who answers for it; those that are new.
+
+        That is who had the device at the time, alone: where several did, nobody does. Who has to
+        wait for it gives up their places in the line.
+        """
+        with self._transaction() as db:
+            oldest = self._now() - 2 * self._fault_rule.window
+            db.execute("DELETE FROM fault WHERE at <= ?", (text_of(oldest),))
+            found = [
+                _attributed(db, xid) for xid in xids if xid.at > oldest and not _is_known(db, xid)
+            ]
+            for fault in found:
+                xid, lease = fault.xid, fault.lease
+                who = (lease.hub, lease.user) if lease else ("", "")
+                db.execute(
+                    "INSERT INTO fault VALUES (?, ?, ?, ?, ?)",
+                    (xid.device, xid.number, text_of(xid.at), *who),
+                )
+            for hub, user in {
+                (fault.lease.hub, fault.lease.user) for fault in found if fault.lease
+            }:
+                if paused(db, hub, user, self._fault_rule, self._now()):
+                    db.execute("DELETE FROM ticket WHERE hub = ? AND user = ?", (hub, user))
+            return tuple(found)
+
+    def paused(self, hub: str, user: str) -> GpuPaused | None:
+        """What keeps a user from GPUs, in words; None: nothing."""
+        with self._transaction(READ) as db:
+            found = paused(db, hub, user, self._fault_rule, self._now())
+            return in_words(found, self._fault_rule) if found else None
+
+    def pauses(self, hub: str) -> dict[str, Pause]:
+        """The users of a hub who get no GPU now."""
+        with self._transaction(READ) as db:
+            query = "SELECT DISTINCT user FROM fault WHERE hub = ? ORDER BY user"
+            users = [user for (user,) in db.execute(query, (hub,)).fetchall()]
+            now = self._now()
+            found = {user: paused(db, hub, user, self._fault_rule, now) for user in users}
+            return {user: one for user, one in found.items() if one}
+
+    def forgive(self, hub: str, user: str) -> bool:
+        """Have nobody answer for a user's faults so far. False: the user was not kept from GPUs."""
+        with self._transaction() as db:
+            was = paused(db, hub, user, self._fault_rule, self._now())
+            db.execute(
+                "UPDATE fault SET hub = '', user = '' WHERE hub = ? AND user = ?", (hub, user)
+            )
+            return was is not None
+
+    # --- servers that lost their devices -----------------------------------------------------
+
+    def note_losses(self, losses: Mapping[str, str | None]) -> tuple[Lease, ...]:
+        """Write down why leases lost their devices, by their ids; None: they have them back.
+
+        The leases that were not so before: whoever writes it first tells it.
+        """
+        with self._transaction() as db:
+            changed = []
+            for lease_id, why in losses.items():
+                lease = rows.read_one(db, lease_id)
+                if lease is None or lease.lost == why:
+                    continue
+                now = replace(lease, lost=why)
+                rows.update(db, now)
+                if (why is None) != (lease.lost is None):
+                    changed.append(now)
+            return tuple(changed)
+
+
+def check_paused(
+    db: sqlite3.Connection, request: LeaseRequest, rule: FaultRule, now: datetime
+) -> None:
+    """Refuse a GPU to who has to wait for it. Raises GpuPaused."""
+    found = request.wanted.count and paused(db, request.hub, request.user, rule, now)
+    if found:
+        raise in_words(found, rule)
+
+
+def paused(
+    db: sqlite3.Connection, hub: str, user: str, rule: FaultRule, now: datetime
+) -> Pause | None:
+    """Whether a user gets no GPU now."""
+    query = "SELECT at FROM fault WHERE hub = ? AND user = ?"
+    times = [datetime.fromisoformat(at) for (at,) in db.execute(query, (hub, user))]
+    return pause(times, rule, now)
+
+
+def in_words(found: Pause, rule: FaultRule) -> GpuPaused:
+    """The refusal of who has to wait."""
+    return GpuPaused(found.faults, rule.hours, found.until)
+
+
+def _is_known(db: sqlite3.Connection, xid: Xid) -> bool:
+    query = "SELECT 1 FROM fault WHERE device = ? AND xid = ? AND at = ?"
+    return db.execute(query, (xid.device, xid.number, text_of(xid.at))).fetchone() is not None
+
+
+def _attributed(db: sqlite3.Connection, xid: Xid) -> Fault:
+    query = (
+        " WHERE since <= ? AND id IN (SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
+    )
+    found = rows.read(db, query, text_of(xid.at), xid.device, xid.device)
+    if len(found) > 1:
+        return Fault(xid, None, MANY_HELD)
+    runs = [lease for lease in found if lease.state != "reserved"]
+    return Fault(xid, runs[0]) if runs else Fault(xid, None, NONE_HELD)

@@ -54,12 +54,8 @@ def decide(
     `taken` is uuid -> holder of what is in use beside the leases (foreign holders). A start
     outside the line would jump it: it takes a ticket, and starts if that is offered at once.
     """
-    if not snapshot.known:  # nobody can take up an offer now, and nobody shall lose one by that
-        return tuple(
-            Action("withdrawn", replace(ticket, offer=None), "devices_unknown")
-            for ticket in sorted(tickets, key=_age)
-            if ticket.offer
-        )
+    if not snapshot.known:
+        return withdraw(tickets, "devices_unknown")
     table = Table(snapshot, leases, taken, holds, now, rules)
     actions: list[Action] = []
     line: list[Ticket] = []
@@ -76,6 +72,15 @@ def decide(
     served, waiting = _serve(table, order)
     actions += [Action("offered", ticket) for ticket in served]
     return (*actions, *_passed(table, order, served, waiting))
+
+
+def withdraw(tickets: Iterable[Ticket], why: str) -> tuple[Action, ...]:
+    """Take back all offers while nobody could take one up: nobody shall lose one by that."""
+    return tuple(
+        Action("withdrawn", replace(ticket, offer=None), why)
+        for ticket in sorted(tickets, key=_age)
+        if ticket.offer
+    )
 
 
 def outlook(

@@ -7,7 +7,7 @@ a device from being in two offers, or in an offer and a lease.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.lifetime import lasting
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line import Outlook, decide, outlook, withdraw
-from ds01_spawner.core.placement import Placed, place
+from ds01_spawner.core.placement import Placed, Wanted, place
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket
 from ds01_spawner.errors import (
@@ -26,13 +26,14 @@ from ds01_spawner.errors import (
     NothingFree,
     OthersWait,
     SurvivingLease,
+    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_marks import cordoned, drained
-from ds01_spawner.services.ledger_rows import LeaseRequest
+from ds01_spawner.services.ledger_rows import Lease, LeaseRequest
 
 COMER = "~"  # the ticket of who has none, behind every other where all else is equal
 
@@ -80,22 +81,24 @@ class Line(LedgerFile):
     ) -> Ticket:
         """A place in the line for one server; asked again for the same devices, the old one.
 
-        Raises TooManyTickets, SurvivingLease, Draining, and `place`'s refusal of what could not
-        be had on an empty host either.
+        With all that one waits for and runs, nobody may have more than their limits: a place kept
+        beside a running server would be a turn saved up. Raises TooManyTickets, TooManyServers,
+        SurvivingLease, Draining, and `place`'s refusal of what could not be had on a host where
+        nobody else is either.
         """
         with self._transaction() as db:
             self._check_kind(snapshot)
             why = drained(db)
             if why is not None:
                 raise Draining(why)
-            for lease in rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user):
+            leases = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
+            for lease in leases:
                 if lease.server == request.server:
                     raise SurvivingLease(lease.server, lease.state)
-            with suppress(NothingFree):  # one is not healthy now; that may change
-                place(snapshot, {}, request.wanted, request.limits, 0)
             now = self._now()
             own = tickets.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
             old = next((ticket for ticket in own if ticket.server == request.server), None)
+            _check_room(request, leases, [t for t in own if t is not old], snapshot)
             if old is not None and old.wanted == request.wanted:
                 same = replace(old, limits=request.limits, hours=request.hours, asked=now)
                 if _is_longer(request, old):
@@ -252,6 +255,30 @@ class Line(LedgerFile):
                 with suppress(NothingFree):  # of an offer that ends when the line is run
                     return placed(action.ticket.offer.devices)
         raise OthersWait(len(others))
+
+
+def _check_room(
+    request: LeaseRequest, leases: Iterable[Lease], waiting: list[Ticket], snapshot: Snapshot
+) -> None:
+    """Whether a user may have one more server, beside those that run and those that wait."""
+    running = [lease for lease in leases if lease.state != "releasing"]
+    most, units = request.limits.max_containers_per_user, request.limits.gpu_units
+    if most is not None and len(running) >= most:
+        raise TooManyServers(len(running), most)
+    held = sum(lease.units for lease in running)
+    asked = _units(request.wanted, request.limits, held, snapshot)
+    asked += sum(_units(ticket.wanted, request.limits, 0, snapshot) for ticket in waiting)
+    over = units is not None and held + asked > units
+    if over or (most is not None and len(running) + len(waiting) >= most):
+        raise TooManyTickets(len(waiting))
+
+
+def _units(wanted: Wanted, limits: Limits, held: int, snapshot: Snapshot) -> int:
+    """The least that a wish takes. Raises `place`'s refusal of what can never be."""
+    try:
+        return place(snapshot, {}, wanted, limits, held).units
+    except NothingFree:  # one is not healthy now; that may change
+        return 0
 
 
 def _is_longer(request: LeaseRequest, ticket: Ticket) -> bool:

@@ -39,6 +39,7 @@ from ds01_spawner.errors import (
     GpuQuotaExceeded,
     LeaseLost,
     SurvivingLease,
+    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
@@ -242,7 +243,7 @@ class Histories(RuleBasedStateMachine):
         gpus, kind, seats = wish
         wanted = Wanted(gpus, kind, seats=seats)
         request = LeaseRequest("hub", user, server, wanted, LIMITS, 4)
-        with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded):
+        with suppress(TooManyTickets, TooManyServers, SurvivingLease, GpuQuotaExceeded):
             self.world.ledger.take_ticket(request, {}, self.world.snapshot)
 
     @rule(user=USERS, server=SERVERS)

@@ -16,12 +16,14 @@ from ds01_spawner.core.runs import Needs
 from ds01_spawner.core.tickets import Offer
 from ds01_spawner.errors import (
     Draining,
+    GpuQuotaExceeded,
     LedgerBusy,
     NoDeviceFree,
     NoSeatFree,
     NoSuchDevice,
     OthersWait,
     SurvivingLease,
+    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services import ledger_tickets
@@ -98,13 +100,45 @@ def test_an_open_page_brings_the_limits_of_now(ledger: Ledger, clock: Clock) -> 
 
 
 def test_tickets_of_one_user_are_bounded(ledger: Ledger) -> None:
+    much = Limits(max_gpu_equivalents=None, max_containers_per_user=None)
     for server in ("", "two", "three"):
-        wait(ledger, "ada", server=server)
+        wait(ledger, "ada", server=server, limits=much)
     with pytest.raises(TooManyTickets, match="3 of your servers"):
-        wait(ledger, "ada", server="four")
+        wait(ledger, "ada", server="four", limits=much)
     assert ledger.leave("hub", "ada", "two")
     assert not ledger.leave("hub", "ada", "two")
-    wait(ledger, "ada", server="four")
+    wait(ledger, "ada", server="four", limits=much)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once"),
+    [
+        (Limits(), 1),
+        (Limits(max_gpu_equivalents=2), 2),
+        (Limits(max_gpu_equivalents=None, max_containers_per_user=2), 2),
+    ],
+)
+def test_nobody_waits_for_more_than_they_may_have_at_once(
+    ledger: Ledger, limits: Limits, at_once: int
+) -> None:
+    """Who could would have the next turns, too, before all who came after the first of them."""
+    servers = ["", "two"][:at_once]
+    for server in servers:
+        wait(ledger, "ada", server=server, limits=limits)
+    with pytest.raises(TooManyTickets, match=f"{at_once} of your servers"):
+        wait(ledger, "ada", server="more", limits=limits)
+    lease = ledger.reserve(request("ada", limits=limits), snapshot(4))
+    with pytest.raises((TooManyTickets, GpuQuotaExceeded)):
+        wait(ledger, "ada", server="more", limits=limits)
+    ledger.releasing(lease.id)
+    wait(ledger, "ada", server="more", limits=limits)
+
+
+def test_who_has_as_many_servers_as_they_may_does_not_wait(ledger: Ledger) -> None:
+    one = Limits(max_gpu_equivalents=None, max_containers_per_user=1)
+    serve(ledger, "ada", 4, one)
+    with pytest.raises(TooManyServers):
+        wait(ledger, "ada", server="two", limits=one)
 
 
 def test_no_ticket_is_given_for_what_can_never_be(ledger: Ledger) -> None:

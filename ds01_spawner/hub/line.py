@@ -64,6 +64,8 @@ class HubLine:
     async def run_for_ever(self, settled: asyncio.Task[None]) -> None:
         """Run it when told to, and every other second while anybody waits."""
         await asyncio.wait([settled])
+        with suppress(DS01Error):
+            await self._tell_holds()
         loop, waiting = asyncio.get_running_loop(), True
         while True:
             timer = loop.call_later(SECONDS, self._nudge.set) if waiting else None
@@ -73,6 +75,7 @@ class HubLine:
                 if timer is not None:
                     timer.cancel()
             self._nudge.clear()
+            waiting = True  # as long as it is not known: what fails is tried again
             try:
                 waiting = await self.run()
             except (DS01Error, EngineRefused) as error:
@@ -152,10 +155,11 @@ class HubLine:
 
         One build for each place: who asks for another environment gives up the one before.
         """
+        self._preparing = {k: one for k, one in self._preparing.items() if not one[1].done()}
         before, task = self._preparing.get((user, server), (None, None))
-        if task is not None and not task.done():
-            if before == asked:
-                return
+        if before == asked:
+            return
+        if task is not None:
             task.cancel()
         task = self._runtime.keep(self._ready(asked, user, offer))
         self._preparing[user, server] = asked, task

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from ds01_spawner.errors import LedgerBusy
+from ds01_spawner.errors import DS01Error, LedgerBusy
 from ds01_spawner.hub import line
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.ledger_line import Situation
@@ -200,6 +201,34 @@ async def test_what_is_kept_after_a_stop_is_told_once(world: World, user: str) -
     await until(lambda: "gpu.hold" in world.told(user))
     await world.runtime.line.run()
     assert world.told(user).count("gpu.hold") == 1
+
+
+async def test_a_line_that_could_not_be_run_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody had waited before: who came while the ledger was busy does now."""
+    hub_line = line.HubLine(Mock())
+    outcomes: list[bool | DS01Error] = [LedgerBusy("locked"), False]
+    quiet, again = asyncio.Event(), asyncio.Event()
+
+    async def run() -> bool:
+        if not quiet.is_set():
+            quiet.set()
+            return False
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, DS01Error):
+            raise outcome
+        again.set()
+        return outcome
+
+    monkeypatch.setattr(line, "SECONDS", 0.01)
+    monkeypatch.setattr(hub_line, "run", run)
+    monkeypatch.setattr(hub_line, "_tell_holds", AsyncMock())
+    settled = asyncio.ensure_future(asyncio.sleep(0))
+    task = asyncio.ensure_future(hub_line.run_for_ever(settled))
+    await asyncio.wait_for(quiet.wait(), PATIENCE_S)
+    hub_line.soon()
+    await asyncio.wait_for(again.wait(), PATIENCE_S)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_there_is_nothing_to_wait_for_without_a_gpu(

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line import Outlook
-from ds01_spawner.core.options import Offer, Request
+from ds01_spawner.core.options import Offer, Request, parse
 from ds01_spawner.core.tickets import Action, Hold, Ticket
 from ds01_spawner.errors import DS01Error, FieldProblem, OptionsRefused
 from ds01_spawner.services import wiring
@@ -196,10 +195,16 @@ class HubLine:
         kept = await runtime.in_ledger(Ledger.holds)
         return alone | {hold.device for hold in kept if (hold.hub, hold.user) != me}, seats
 
-    async def place(self, user: str, server: str, limits: Limits) -> Place | None:
-        """The place of a server whose page is open now."""
+    async def place(self, user: str, server: str, offer: Offer) -> Place | None:
+        """The place of a server whose page is open now; `offer` is its user's."""
         runtime, hub = self._runtime, self._runtime.settings.hub_id
-        before = await runtime.in_ledger(Ledger.asked, hub, user, server, limits)
+        options = await self.options(user, server)
+        if options is None:
+            return None
+        wanted = None
+        with suppress(OptionsRefused):  # a start tells of it
+            wanted = parse(options, offer).wanted
+        before = await runtime.in_ledger(Ledger.asked, hub, user, server, offer.limits, wanted)
         if before is None:
             return None
         if before.lapses:
@@ -208,8 +213,7 @@ class HubLine:
         if before.id not in line:  # another process took it for us
             self._ahead = None
             line = await self._look_ahead()
-        options = await self.options(user, server)
-        if options is None or before.id not in line:  # its start has it, or it was dropped
+        if before.id not in line:  # its start has it, or it was dropped
             return None
         return _place(before, line[before.id], len(line), options)
 

@@ -83,7 +83,7 @@ class TicketHandler(APIHandler):
     async def _tell_place(self, spawner: DS01Spawner, server: str) -> None:
         user, runtime = spawner.user.name, spawner.runtime
         offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
-        place = await runtime.line.place(user, server, offer.limits)
+        place = await runtime.line.place(user, server, offer)
         if place is None:
             raise NoTicket(server)
         self.write(json.dumps({"user": user, "server": server, **_model(place)}))

@@ -49,7 +49,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     handler = getattr(spawner, "handler", None)
     if handler is not None and handler.request.method == "GET":
         server, posted, problems = spawner.name, _linked(handler), ()
-    place = await runtime.line.place(user, server, offer.limits)
+    place = await runtime.line.place(user, server, offer)
     if place is not None and posted is None:
         posted = dict(place.options)
     return form.Facts(

@@ -7,7 +7,7 @@ a device from being in two offers, or in an offer and a lease.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from typing import Any
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.lifetime import lasting
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.line import Outlook, decide, outlook, withdraw
+from ds01_spawner.core.line import Outlook, check_room, decide, outlook, withdraw
 from ds01_spawner.core.placement import Placed, Wanted, place
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket
@@ -26,14 +26,13 @@ from ds01_spawner.errors import (
     NothingFree,
     OthersWait,
     SurvivingLease,
-    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_marks import cordoned, drained
-from ds01_spawner.services.ledger_rows import Lease, LeaseRequest
+from ds01_spawner.services.ledger_rows import LeaseRequest
 
 COMER = "~"  # the ticket of who has none, behind every other where all else is equal
 
@@ -98,7 +97,9 @@ class Line(LedgerFile):
             now = self._now()
             own = tickets.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
             old = next((ticket for ticket in own if ticket.server == request.server), None)
-            _check_room(request, leases, [t for t in own if t is not old], snapshot)
+            running = [lease for lease in leases if lease.state != "releasing"]
+            waiting = [ticket for ticket in own if ticket is not old]
+            check_room(request.wanted, request.limits, running, waiting, snapshot)
             if old is not None and old.wanted == request.wanted:
                 same = replace(old, limits=request.limits, hours=request.hours, asked=now)
                 if _is_longer(request, old):
@@ -122,8 +123,14 @@ class Line(LedgerFile):
                 tickets.delete(db, ticket)
             return ticket is not None
 
-    def asked(self, hub: str, user: str, server: str, limits: Limits) -> Ticket | None:
-        """The ticket of a server whose page is open now, with its user's limits of now."""
+    def asked(
+        self, hub: str, user: str, server: str, limits: Limits, wanted: Wanted | None = None
+    ) -> Ticket | None:
+        """The ticket of a server whose page is open now, with its user's limits of now.
+
+        `wanted` is what its options mean now, where they still mean something: the policy's seats
+        may have changed, or what an image runs on. It keeps its place.
+        """
         with self._transaction(READ) as db:  # most servers have none
             ticket = tickets.read_of(db, hub, user, server)
         if ticket is None:
@@ -132,6 +139,8 @@ class Line(LedgerFile):
             ticket = tickets.read_of(db, hub, user, server)
             if ticket is not None:
                 ticket = replace(ticket, asked=self._now(), limits=limits, priority=limits.priority)
+                if wanted is not None and wanted.count and wanted != ticket.wanted:
+                    ticket = replace(ticket, wanted=wanted, offer=None)
                 tickets.update(db, ticket)
             return ticket
 
@@ -255,30 +264,6 @@ class Line(LedgerFile):
                 with suppress(NothingFree):  # of an offer that ends when the line is run
                     return placed(action.ticket.offer.devices)
         raise OthersWait(len(others))
-
-
-def _check_room(
-    request: LeaseRequest, leases: Iterable[Lease], waiting: list[Ticket], snapshot: Snapshot
-) -> None:
-    """Whether a user may have one more server, beside those that run and those that wait."""
-    running = [lease for lease in leases if lease.state != "releasing"]
-    most, units = request.limits.max_containers_per_user, request.limits.gpu_units
-    if most is not None and len(running) >= most:
-        raise TooManyServers(len(running), most)
-    held = sum(lease.units for lease in running)
-    asked = _units(request.wanted, request.limits, held, snapshot)
-    asked += sum(_units(ticket.wanted, request.limits, 0, snapshot) for ticket in waiting)
-    over = units is not None and held + asked > units
-    if over or (most is not None and len(running) + len(waiting) >= most):
-        raise TooManyTickets(len(waiting))
-
-
-def _units(wanted: Wanted, limits: Limits, held: int, snapshot: Snapshot) -> int:
-    """The least that a wish takes. Raises `place`'s refusal of what can never be."""
-    try:
-        return place(snapshot, {}, wanted, limits, held).units
-    except NothingFree:  # one is not healthy now; that may change
-        return 0
 
 
 def _is_longer(request: LeaseRequest, ticket: Ticket) -> bool:

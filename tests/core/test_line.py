@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.line import Outlook, decide, outlook
+from ds01_spawner.core.line import Outlook, check_room, decide, outlook
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.tickets import (
     Action,
@@ -27,6 +28,14 @@ from ds01_spawner.core.tickets import (
     in_order,
 )
 from ds01_spawner.core.units import units_of_profile
+from ds01_spawner.errors import (
+    DS01Error,
+    GpuQuotaExceeded,
+    NoSuchDevice,
+    NotEnoughDevices,
+    TooManyServers,
+    TooManyTickets,
+)
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=timezone.utc)
 GIB = 1 << 30
@@ -668,3 +677,36 @@ def test_a_shared_device_is_free_when_the_last_of_its_seats_is() -> None:
     line = [ticket("a", 2, age=2), ticket("b", age=1, hours=4.0)]
     # a can begin when bob has ended, not when eve has, so b delays nobody.
     assert said(decided(line, seats, host(*gpus(2)))) == "b:G2"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limits", "running", "waiting", "refused"),
+    [
+        (Wanted(1, "full"), ONE, [], [], None),
+        (Wanted(1, "full"), ONE, [lease("a", "G1")], [], GpuQuotaExceeded),
+        (Wanted(1, "full"), ONE, [], [ticket("a")], TooManyTickets),
+        (Wanted(1, "full", seats=2), ONE, [seat("a", "G1", 0)], [], None),
+        (Wanted(1, "full", seats=2), ONE, [seat("a", "G1", 0)], [seated("a")], TooManyTickets),
+        (Wanted(1, "1g.10gb"), ONE, [], [ticket("a", kind="1g.10gb")], None),
+        (Wanted(1, "full"), MANY, [lease("a", "G1")], [ticket("a")], None),
+        (Wanted(1, "full"), replace(MANY, max_containers_per_user=2), [lease("a", "G1")], [], None),
+        (
+            Wanted(1, "full"), replace(MANY, max_containers_per_user=2), [lease("a", "G1")],
+            [ticket("a")], TooManyTickets,
+        ),
+        (Wanted(1, "full"), replace(MANY, max_containers_per_user=0), [], [], TooManyServers),
+        (Wanted(1, "full"), ONE, [], [ticket("a", kind="7g.80gb")], None),  # which can never be
+        (Wanted(1, "7g.80gb"), ONE, [], [], NoSuchDevice),
+        (Wanted(3, "full"), MANY, [], [], NotEnoughDevices),
+    ],
+)  # fmt: skip
+def test_how_much_one_may_wait_for(
+    wanted: Wanted,
+    limits: Limits,
+    running: list[Lease],
+    waiting: list[Ticket],
+    refused: type[DS01Error] | None,
+) -> None:
+    snapshot = host(*gpus(2), *slices(2))
+    with nullcontext() if refused is None else pytest.raises(refused):
+        check_room(wanted, limits, running, waiting, snapshot)

@@ -143,7 +143,7 @@ async def test_a_page_that_cannot_be_made_looks_again(
 
     browser = await world.browser(user)
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "asked", busy)
+        patch.setattr(Ledger, "ticket_options", busy)
         shown = (await page(browser)).page
     assert 'id="ds01-trouble"' in shown
     assert 'http-equiv="refresh"' in shown
@@ -192,6 +192,26 @@ async def test_an_environment_is_made_for_who_waits_and_no_more(
         assert (await world.api("DELETE", ticket)).code == 204
         await until(lambda: not builds)
     await world.stop(user)
+
+
+async def test_who_waits_for_a_seat_keeps_the_place_when_the_policy_shares_otherwise(
+    world: World, user: str, other: str
+) -> None:
+    share = "sharing: {{seats: {}}}\ndefaults: {{max_gpu_equivalents: 1, allow_full_gpu: true}}"
+    world.policy.write_text(share.format(2))
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser, gpus=["1:shared"])
+    world.policy.write_text(share.format(4))
+    assert "number 1 of 1 in the line" in (await page(browser)).page
+    (ticket,) = await world.runtime.in_ledger(Ledger.tickets)
+    assert ticket.wanted.seats == 4
+    await world.stop(user)
+    await its_turn(browser)
+    assert (await browser.post("spawn", {"line": ["start"]})).code == 302
+    await world.settled(other)
+    assert [lease.seats for lease in await world.leases(other)] == [4]
+    await world.stop(other)
 
 
 async def test_what_is_kept_after_a_stop_is_told_once(world: World, user: str) -> None:

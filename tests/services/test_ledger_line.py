@@ -99,6 +99,19 @@ def test_an_open_page_brings_the_limits_of_now(ledger: Ledger, clock: Clock) -> 
     assert ledger.asked("hub", "bob", "", Limits()) is None
 
 
+def test_what_a_policy_makes_of_a_wish_keeps_its_place(ledger: Ledger, clock: Clock) -> None:
+    ledger.take_ticket(seat("ada"), OPTIONS, snapshot(1))
+    before = clock.time
+    assert run(ledger) == ["ada offered GPU-0"]
+    clock.pass_(seconds=5)
+    now = seat("ada", seats=4).wanted
+    asked = ledger.asked("hub", "ada", "", Limits(), now)
+    assert asked is not None
+    assert (asked.since, asked.wanted, asked.offer) == (before, now, None)
+    assert run(ledger) == ["ada offered GPU-0"]
+    assert ledger.reserve(seat("ada", seats=4), snapshot(1)).seats == 4
+
+
 def test_tickets_of_one_user_are_bounded(ledger: Ledger) -> None:
     much = Limits(max_gpu_equivalents=None, max_containers_per_user=None)
     for server in ("", "two", "three"):

@@ -22,6 +22,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks import offers
 from benchmarks.report import percentile
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Limits
@@ -35,6 +36,7 @@ HOST = "8xH100-80GB,8xA100-40GB:mig=7x1g.5gb"  # 8 whole cards and 56 instances
 LIVE = 200  # leases: 63 with a device, the others without
 CARDS_HELD = 63
 PROCESSES = 4
+MOST_OFFERS = 500
 LIMITS = Limits(max_containers_per_user=None, max_gpu_equivalents=None)
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 Times = list[float]
@@ -73,6 +75,7 @@ def _measure(folder: Path, snapshot: Snapshot, grants: int) -> dict[str, dict[st
         "grant": _told(_grants(ledger, snapshot, grants)),
         f"grant, {PROCESSES} processes": _told(_contended(path, snapshot, grants)),
         "reconcile of 200": _told(asyncio.run(_reconciles(ledger))),
+        "release to next offer": _told(offers.measure(folder, HOST, min(grants, MOST_OFFERS))),
     }
     ledger.close()
     return result

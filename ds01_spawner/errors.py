@@ -151,19 +151,28 @@ class GpuQuotaExceeded(DS01Error):
         )
 
 
-class NoDeviceFree(DS01Error):
-    """Every device that would do is taken."""
+class NothingFree(DS01Error):
+    """What would do is there, and taken now: one can wait for it."""
 
-    code = "no_device_free"
     status = 409
     reason = "capacity"
 
-    def __init__(self, wanted: int, free: int, total: int, waiting: int = 0) -> None:
-        self.facts = (wanted, free, total)
-        line = f" {_people(waiting)} in the line for GPUs." if waiting else ""
+    def beside(self, waiting: int) -> NothingFree:
+        """The same where so many servers wait in the line."""
+        if waiting:
+            self.message += f" {_people(waiting)} in the line for GPUs."
+        return self
+
+
+class NoDeviceFree(NothingFree):
+    """Every device that would do is taken."""
+
+    code = "no_device_free"
+
+    def __init__(self, wanted: int, free: int, total: int) -> None:
         super().__init__(
             f"You asked for {wanted} GPU{'s' if wanted != 1 else ''}, and {free} of the {total} "
-            f"that would do {'is' if free == 1 else 'are'} free.{line}",
+            f"that would do {'is' if free == 1 else 'are'} free.",
             "Wait in line on the page where you choose, ask for fewer, or start without a GPU.",
         )
 
@@ -196,22 +205,36 @@ class TooManyTickets(DS01Error):
         )
 
 
+class NoTicket(DS01Error):
+    """The server has no place in the line."""
+
+    code = "no_ticket"
+    status = 404
+    reason = "options"
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"{f'The server {server}' if server else 'The default server'} does not wait in the "
+            "line for GPUs.",
+            "It has started, was too late, or never took a place: take one, or start it.",
+        )
+
+
 def _people(waiting: int) -> str:
     return f"{waiting} server{'s wait' if waiting != 1 else ' waits'}"
 
 
-class NoSeatFree(DS01Error):
+class NoSeatFree(NothingFree):
     """No seat on a shared device is free, and no other device can be shared now."""
 
     code = "no_seat_free"
-    status = 409
-    reason = "capacity"
 
     def __init__(self, seats: int) -> None:
         super().__init__(
             f"No seat on a shared GPU is free, with {seats} on each, and no other GPU can be "
             "shared now.",
-            "Try again later, choose another kind of GPU, or start without one.",
+            "Wait in line on the page where you choose, choose another kind of GPU, or start "
+            "without one.",
         )
 
 

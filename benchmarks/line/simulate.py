@@ -33,6 +33,8 @@ class Running:
     since: datetime
     until: datetime | None
     hours: float | None
+    seat: int = 0
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def show(args: argparse.Namespace) -> int:
             return leases, paused, ()
         snapshot = await hub.inventory.snapshot()
         foreign = await hub.reconciler.foreign_devices(snapshot)
-        return leases, paused, hub.ledger.outlook(snapshot, foreign)
+        return leases, paused, hub.ledger.situation(snapshot, foreign).told()
 
     leases, paused, line = run(args, look)
     rows = [
@@ -198,7 +198,7 @@ def _waits(ticket: Ticket, seen: Outlook) -> dict[str, Any]:
         "ticket": ticket.id,
         "user": ticket.user,
         "server": ticket.server,
-        "wants": f"{ticket.wanted.count} {ticket.wanted.kind}",
+        "wants": f"{ticket.wanted.count} {ticket.wanted.asked}",
         "position": seen.position,
         "since": ticket.since.isoformat(),
         "expected": seen.expected.isoformat() if seen.expected else None,
@@ -209,7 +209,7 @@ def _waits(ticket: Ticket, seen: Outlook) -> dict[str, Any]:
 def _line_lines(line: Line) -> list[str]:
     rows = [
         (f"{seen.position}.", ticket.user, ticket.server or "-",
-         f"{ticket.wanted.count} {ticket.wanted.kind}", f"since {_minute(ticket.since)}",
+         f"{ticket.wanted.count} {ticket.wanted.asked}", f"since {_minute(ticket.since)}",
          f"at the latest {_minute(seen.expected)}" if seen.expected else "nobody can tell when")
         for ticket, seen in line
     ]  # fmt: skip

@@ -45,6 +45,15 @@ class End:
     kind: EndKind
 
 
+def lasting(chosen: float | None, policy: float | None, ceiling: float | None) -> float | None:
+    """How many hours a server runs: those chosen, at most the policy's, else the ceiling.
+
+    None for any of them: it has none.
+    """
+    most = ceiling if policy is None else policy
+    return min((hours for hours in (most, chosen) if hours is not None), default=None)
+
+
 def after_hours(since: datetime, hours: float | None) -> datetime | None:
     """So many hours later; None: never."""
     return None if hours is None else since + timedelta(hours=min(hours, LONGEST_H))

@@ -7,12 +7,15 @@ only beside these, or end before. A ticket that waits for its own user's quota h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line_table import Table
+from ds01_spawner.core.placement import Wanted, place
 from ds01_spawner.core.tickets import (
     Action,
     Hold,
@@ -23,6 +26,7 @@ from ds01_spawner.core.tickets import (
     WaitsFor,
     in_order,
 )
+from ds01_spawner.errors import DS01Error, NothingFree, TooManyServers, TooManyTickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,39 @@ class Outlook:
     position: int
     waits_for: WaitsFor
     expected: datetime | None
+
+
+def check_room(
+    wanted: Wanted,
+    limits: Limits,
+    running: Collection[Lease],
+    waiting: Collection[Ticket],
+    snapshot: Snapshot,
+) -> None:
+    """Whether a user may wait with one more server, beside their own that run and that wait.
+
+    Raises TooManyServers, TooManyTickets, and `place`'s refusal of what could not be had on a
+    host where nobody else is.
+    """
+    most, allowed = limits.max_containers_per_user, limits.gpu_units
+    if most is not None and len(running) >= most:
+        raise TooManyServers(len(running), most)
+    held = sum(lease.units for lease in running)
+    units = held + _least(wanted, limits, held, snapshot)
+    for ticket in waiting:
+        with suppress(DS01Error):  # what can never be is dropped when the line is run
+            units += _least(ticket.wanted, limits, 0, snapshot)
+    over = allowed is not None and units > allowed
+    if over or (most is not None and len(running) + len(waiting) >= most):
+        raise TooManyTickets(len(waiting))
+
+
+def _least(wanted: Wanted, limits: Limits, held: int, snapshot: Snapshot) -> int:
+    """The units that a wish takes on an empty host."""
+    try:
+        return place(snapshot, {}, wanted, limits, held).units
+    except NothingFree:  # one is not healthy now; that may change
+        return 0
 
 
 def decide(
@@ -54,12 +91,8 @@ def decide(
     `taken` is uuid -> holder of what is in use beside the leases (foreign holders). A start
     outside the line would jump it: it takes a ticket, and starts if that is offered at once.
     """
-    if not snapshot.known:  # nobody can take up an offer now, and nobody shall lose one by that
-        return tuple(
-            Action("withdrawn", replace(ticket, offer=None), "devices_unknown")
-            for ticket in sorted(tickets, key=_age)
-            if ticket.offer
-        )
+    if not snapshot.known:
+        return withdraw(tickets, "devices_unknown")
     table = Table(snapshot, leases, taken, holds, now, rules)
     actions: list[Action] = []
     line: list[Ticket] = []
@@ -76,6 +109,15 @@ def decide(
     served, waiting = _serve(table, order)
     actions += [Action("offered", ticket) for ticket in served]
     return (*actions, *_passed(table, order, served, waiting))
+
+
+def withdraw(tickets: Iterable[Ticket], why: str) -> tuple[Action, ...]:
+    """Take back all offers while nobody could take one up: nobody shall lose one by that."""
+    return tuple(
+        Action("withdrawn", replace(ticket, offer=None), why)
+        for ticket in sorted(tickets, key=_age)
+        if ticket.offer
+    )
 
 
 def outlook(

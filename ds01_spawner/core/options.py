@@ -90,7 +90,7 @@ def parse(raw: object, offer: Offer) -> Request:
 
     Raises OptionsRefused with a problem for each wrong field.
     """
-    options = _unwrap(raw)
+    options = unwrap(raw)
     if len(options) > MAX_KEYS:
         raise OptionsRefused([FieldProblem("options", f"has {len(options)} keys.", KEYS[1:])])
     problems: list[FieldProblem] = []
@@ -184,7 +184,7 @@ def _number(text: str) -> object:
     return text
 
 
-def _unwrap(raw: object) -> dict[str, Any]:
+def unwrap(raw: object) -> dict[str, Any]:
     """The options themselves; JupyterHub 5 does not unwrap `{"user_options": {...}}`."""
     if isinstance(raw, Mapping) and set(raw) == {"user_options"}:
         raw = raw["user_options"]

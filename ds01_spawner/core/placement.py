@@ -51,6 +51,11 @@ class Wanted:
     seats: int = 1
     max_shared: int | None = None
 
+    @property
+    def asked(self) -> str:
+        """The kind as it was asked for."""
+        return SHARED if self.seats > 1 else self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -96,7 +101,7 @@ def place(
     held = {*taken, *sharing}
     used = _used_of_cards(snapshot.devices, held)
     if wanted.seats > 1:
-        return _seat(fitting, taken, sharing, wanted, used)
+        return _seat(fitting, taken, of_kind(sharing, snapshot.devices, wanted.kind), wanted, used)
     free = [d for d in fitting if d.healthy and d.uuid not in held and d.parent not in held]
     if len(free) < wanted.count:
         raise NoDeviceFree(wanted.count, len(free), len(fitting))
@@ -166,6 +171,14 @@ def is_kind(device: Device, kind: str, count: int = 1) -> bool:
         # are given only to who names their profile.
         return device.whole or count == 1
     return device.whole if kind == FULL else device.profile == kind
+
+
+def of_kind(
+    sharing: Mapping[str, Shared], devices: Iterable[Device], kind: str
+) -> dict[str, Shared]:
+    """The shared devices of a kind, and those that are not known now, which may be of it."""
+    others = {d.uuid for d in devices if not is_kind(d, kind)}
+    return {uuid: now for uuid, now in sharing.items() if uuid not in others}
 
 
 def _told(wanted: Wanted) -> str:

@@ -55,14 +55,14 @@ def read_sharing(report: Report, value: object) -> Sharing | None:
     return None if part is None else Sharing(part.seats, part.gpu, part.max_devices)
 
 
-def check_gpu_wishes(report: Report, part: PresetPart, path: Path, sharing: Sharing | None) -> None:
-    """What a preset says of its GPUs has to go together, and with the rule for seats."""
+def check_gpu_wishes(report: Report, part: PresetPart, path: Path, shares: bool) -> None:
+    """What a preset says of its GPUs has to go together, and with whether the file shares any."""
     for key, wish in (("gpu", part.gpu), ("gpu_memory", part.gpu_memory)):
         if wish is not None and not part.gpus:
             report.problem((*path, key), "is only for a preset with GPUs.", "Write `gpus: 1` too.")
     if part.gpu != SHARED:
         return
-    if sharing is None:
+    if not shares:
         hint = "Write a section `sharing:` with `seats: 8`, say."
         report.problem((*path, "gpu"), "is a seat, and this file shares no GPU.", hint)
     if part.gpus and part.gpus > 1:

@@ -22,7 +22,6 @@ from ds01_spawner.core.policy_schema import (
     PresetPart,
     shown,
 )
-from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.core.units import format_size
 from ds01_spawner.core.yaml_source import Path, read
 from ds01_spawner.errors import PolicyRefused
@@ -62,7 +61,9 @@ def read_policy(
         groups=groups,
         users=users,
         default_group=_default_group(report, data, groups),
-        presets=_presets(report, data.get("presets"), groups, bundles, packages, sharing),
+        presets=_presets(
+            report, data.get("presets"), groups, bundles, packages, data.get("sharing") is not None
+        ),
         bundles=bundles,
         packages=packages,
         runs_on=read_runs_on(report, data.get("runs_on")),
@@ -185,7 +186,7 @@ def _check_apt(report: Report, text: str, rules: PackageRules, path: Path) -> No
 
 def _presets(
     report: Report, value: object, groups: Mapping[str, Group],
-    bundles: Mapping[str, tuple[str, ...]], rules: PackageRules, sharing: Sharing | None,
+    bundles: Mapping[str, tuple[str, ...]], rules: PackageRules, shares: bool,
 ) -> dict[str, Preset]:  # fmt: skip
     presets = {}
     for name, body in report.mapping(value, ("presets",)).items():
@@ -200,7 +201,7 @@ def _presets(
         if part is None:
             continue
         _check_preset(report, part, path, bundles, rules)
-        check_gpu_wishes(report, part, path, sharing)
+        check_gpu_wishes(report, part, path, shares)
         for i, group in enumerate(part.groups or ()):
             if group not in groups:
                 report.notice(

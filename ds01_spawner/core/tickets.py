@@ -21,11 +21,16 @@ WaitsFor = Literal["devices", "quota", "return", "start"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Devices that are held for a ticket until a time; a start takes exactly these."""
+    """Devices that are held for a ticket until a time; a start takes exactly these.
+
+    Of a shared one it is one of its `seats`, as in a lease.
+    """
 
     devices: tuple[str, ...]
     units: int
     until: datetime
+    seat: int = 0
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,8 @@ class Ticket:
     """A place in the line, for one server of one user.
 
     `limits` are the user's now, not those of the day the ticket was taken. `since` is what its
-    age counts from, `asked` when its page was last open. `hours` is how long the server would
-    keep the devices; None: to the ceiling. The rest is written by `decide` alone.
+    age counts from, `asked` when its page was last open. `hours` are those that the user chose,
+    if any. The rest is written by `decide` alone.
     """
 
     id: str
@@ -81,6 +86,10 @@ class Lease(Protocol):
     def until(self) -> datetime | None: ...  # noqa: D102
     @property
     def hours(self) -> float | None: ...  # noqa: D102
+    @property
+    def seat(self) -> int: ...  # noqa: D102
+    @property
+    def seats(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

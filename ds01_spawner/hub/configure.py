@@ -14,6 +14,7 @@ from traitlets.config import Config
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.hub.endings import EndingHandler, KeepHandler
 from ds01_spawner.hub.inherited import check_inherited
+from ds01_spawner.hub.line_api import TicketHandler
 from ds01_spawner.hub.runtime import Runtime, network_of, told
 from ds01_spawner.services import wiring
 from ds01_spawner.services.settings import Settings, from_config
@@ -48,6 +49,8 @@ def configure(c: Config) -> None:
         *handlers,
         (r"/ds01/keep", KeepHandler),
         (r"/api/ds01/ending/([^/]+)/([^/]*)", EndingHandler),
+        (r"/api/users/([^/]+)/server/ticket", TicketHandler),
+        (r"/api/users/([^/]+)/servers/([^/]*)/ticket", TicketHandler),
     ]
     settings = from_config(c)
     if "hub_ip" not in c.JupyterHub and "hub_bind_url" not in c.JupyterHub:

@@ -8,13 +8,13 @@ from typing import Any
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.options import Offer
-from ds01_spawner.core.placement import SHARED, is_kind
+from ds01_spawner.core.placement import SHARED, is_kind, of_kind
 from ds01_spawner.core.sharing import Shared, Sharing, free_seats, units_of_seat
 from ds01_spawner.core.units import UNITS_PER_GPU, format_size, gpueq_of_units
 
 MAX_COUNT = 4
 NONE = "0"
-NO_SEAT = "All seats are taken at the moment; come back a little later."
+NO_SEAT = "All seats are taken at the moment; you can wait in line for one."
 TAKEN = "Taken at the moment; you can wait in line for it."
 RISK = (
     "Its memory is not protected: another may take it all, and a fault of one can end the work of "
@@ -91,14 +91,14 @@ def _seat(
     if not devices:
         return []
     usable = [d for d in devices if d.architecture not in offer.shut]
-    free = free_seats(usable, taken, shared, rule)
+    free = free_seats(usable, taken, of_kind(shared, snapshot.devices, rule.gpu), rule)
     models = ", ".join(dict.fromkeys(d.name for d in devices))
     lines = (f"1 of {rule.seats} seats on {models}: {free} free", RISK)
     archs = dict.fromkeys(d.architecture for d in devices if d.architecture)
     why = _why_shut(offer, devices, free, _back(devices, aside), 1, own_units, rule.seats)
     why = NO_SEAT if why == TAKEN else why
     title, runs = "A seat on a shared GPU", " ".join(archs)
-    return [GpuChoice(f"1:{SHARED}", title, lines, why, architectures=runs)]
+    return [GpuChoice(f"1:{SHARED}", title, lines, why, why == NO_SEAT, runs)]
 
 
 def preselected_gpu(choices: list[GpuChoice], chosen: Mapping[str, Any], offer: Offer) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ds01_spawner.core.options import Offer, Request, from_form, parse
+from ds01_spawner.core.options import from_form, parse
 from ds01_spawner.core.sharing import shared
-from ds01_spawner.errors import Draining, DS01Error, FieldProblem, OptionsRefused
+from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
 from ds01_spawner.hub import form
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.services.engine import EngineRefused
-from ds01_spawner.services.ledger import LeaseRequest, Ledger
+from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.metrics import REFUSALS
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     marked = {cordon.device for cordon in await runtime.in_ledger(Ledger.cordons)}
     aside = {d.uuid for d in snapshot.devices if not marked.isdisjoint((d.uuid, d.parent))}
     taken |= aside
-    taken |= await runtime.line.promised(user)
+    promised, seats = await runtime.line.promised(user)
+    taken |= promised
     with suppress(DS01Error, EngineRefused):  # a start asks again, and is refused if it must be
         taken |= set(await runtime.reconciler.foreign_devices(snapshot))
     # The page of a refused post shows what was posted; that of a GET the link's or saved choice.
@@ -48,7 +49,7 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
     handler = getattr(spawner, "handler", None)
     if handler is not None and handler.request.method == "GET":
         server, posted, problems = spawner.name, _linked(handler), ()
-    place = await runtime.line.place(user, server, offer.limits)
+    place = await runtime.line.place(user, server, offer)
     if place is not None and posted is None:
         posted = dict(place.options)
     return form.Facts(
@@ -56,7 +57,9 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         snapshot=snapshot,
         taken=frozenset(taken),
         aside=frozenset(aside),
-        shared=shared((u, x.seat, x.seats, x in own) for x in leases for u in x.devices),
+        shared=shared(
+            [*seats, *((u, x.seat, x.seats, x in own) for x in leases for u in x.devices)]
+        ),
         own_units=sum(lease.units for lease in own),
         own_servers=len(own),
         chosen=posted or spawner.user_options,
@@ -101,29 +104,20 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
         runtime.rejected[user] = (spawner.name, options, ())
         try:
             request = parse(options, offer)
-            if asked == "wait" and (not request.gpus or request.wanted.seats > 1):
-                raise OptionsRefused([FieldProblem("gpus", "choose a GPU to wait for.")])
+            if asked == "wait":
+                await runtime.line.join(user, spawner.name, request, offer, options)
         except OptionsRefused as refused:
             if asked != "leave":
                 runtime.rejected[user] = (spawner.name, options, refused.problems)
                 raise
         if asked == "leave":
             await runtime.line.leave(user, spawner.name)
-        elif asked == "wait":
-            await runtime.line.join(_ticket_request(spawner, request, offer), options)
-            runtime.keep(runtime.line.prepare(request, user, offer))
     except DS01Error as error:
         REFUSALS.labels(code=error.code).inc()
         raise to_http_error(error) from None
     if asked in ("wait", "leave"):
         raise QuietForm  # nothing starts: the form is shown again
     return options
-
-
-def _ticket_request(spawner: DS01Spawner, request: Request, offer: Offer) -> LeaseRequest:
-    hub = spawner.runtime.settings.hub_id
-    wanted = request.wanted
-    return LeaseRequest(hub, spawner.user.name, spawner.name, wanted, offer.limits, request.hours)
 
 
 async def validate_options(spawner: DS01Spawner, options: object) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.core.lifetime import End, Use, after_hours
+from ds01_spawner.core.lifetime import End, Use, after_hours, lasting
 from ds01_spawner.core.placement import Placed, place
 from ds01_spawner.errors import (
     DeviceHeld,
@@ -169,7 +169,8 @@ class Ledger(Marks, Faults, Line):
             if until is None and lease.devices:
                 until = after_hours(now, self._ceiling_h)
             adopted = replace(lease, incarnation=rows.incarnation(db), until=until, changed=now)
-            tickets.withdraw(db, lease.devices)
+            tickets.withdraw(db, lease)
+            tickets.taken_up(db, lease)
             rows.insert(db, adopted, None)
             db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE key = 'generation'",
@@ -245,28 +246,22 @@ class Ledger(Marks, Faults, Line):
         check_paused(db, request, self._fault_rule, self._now())
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
-        held, shared = rows.held(db, request.hub, request.user)
-        # Where others still have a seat, what one left behind cannot be told from what is theirs.
-        released = rows.just_released(db, snapshot.taken)
-        back = {uuid: who for uuid, who in released.items() if uuid not in shared}
-        promised = tickets.promised(db, request, self._now())
-        taken = {**foreign, **back, **cordoned(db), **promised, **held}
+        held, sharing = rows.held(db, request)
+        back = rows.just_released(db, snapshot.taken)
+        kept = tickets.kept(db, request, self._now())
+        taken = {**foreign, **back, **cordoned(db), **kept, **held}
         units = sum(lease.units for lease in own)
-        wanted = request.wanted
-        if wanted.count and wanted.seats == 1 and tickets.any_wait(db, self._now()):
-            others = dict.fromkeys(shared, "shared")
-            return self._in_turn(db, request, snapshot, foreign, {**taken, **others}, units)
-        return place(snapshot, taken, wanted, request.limits, units, shared)
+        if request.wanted.count and tickets.any_wait(db, self._now()):
+            return self._in_turn(db, request, snapshot, foreign, taken, sharing, units)
+        return place(snapshot, taken, request.wanted, request.limits, units, sharing)
 
     def _hold_h(self, request: LeaseRequest) -> float:
         policy = request.limits.gpu_hold_after_stop_h
         return self._hold_ceiling_h if policy is None else min(policy, self._hold_ceiling_h)
 
     def _hours(self, request: LeaseRequest, placed: Placed) -> float | None:
-        policy = request.limits.max_runtime_h
-        if policy is None and placed.devices:
-            policy = self._ceiling_h
-        return min((h for h in (policy, request.hours) if h is not None), default=None)
+        ceiling = self._ceiling_h if placed.devices else None
+        return lasting(request.hours, request.limits.max_runtime_h, ceiling)
 
 
 def _live(db: sqlite3.Connection, lease_id: str) -> Lease:

@@ -7,21 +7,23 @@ a device from being in two offers, or in an offer and a lease.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.lifetime import lasting
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.line import Outlook, decide, outlook
-from ds01_spawner.core.placement import Placed, place
+from ds01_spawner.core.line import Outlook, check_room, decide, outlook, withdraw
+from ds01_spawner.core.placement import Placed, Wanted, place
+from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket
 from ds01_spawner.errors import (
     Draining,
     LedgerUnusable,
-    NoDeviceFree,
+    NothingFree,
     OthersWait,
     SurvivingLease,
     TooManyTickets,
@@ -37,9 +39,10 @@ COMER = "~"  # the ticket of who has none, behind every other where all else is 
 
 
 @dataclass(frozen=True, slots=True)
-class _Situation:
-    """What `core.line` asks for, besides the tickets."""
+class Situation:
+    """The line at one moment, and all that `core.line` asks for."""
 
+    tickets: tuple[Ticket, ...]
     leases: tuple[rows.Lease, ...]
     snapshot: Snapshot
     taken: Mapping[str, str]
@@ -47,20 +50,25 @@ class _Situation:
     now: datetime
     rules: Rules
     holds: tuple[Hold, ...]
+    drained: bool
 
-    def decide(self, line: Iterable[Ticket]) -> tuple[Action, ...]:
-        """What becomes of these tickets."""
+    def decide(self) -> tuple[Action, ...]:
+        """What becomes of the tickets."""
+        if self.drained:
+            return withdraw(self.tickets, Draining.code)
         return decide(
-            line, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
+            self.tickets, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
             self.holds,
         )  # fmt: skip
 
-    def outlook(self, line: Iterable[Ticket]) -> tuple[Outlook, ...]:
-        """What they can be told."""
-        return outlook(
-            line, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
+    def told(self) -> tuple[tuple[Ticket, Outlook], ...]:
+        """The line as people see it, first first. A long one takes a tenth of a second."""
+        found = {ticket.id: ticket for ticket in self.tickets}
+        line = outlook(
+            self.tickets, self.leases, self.snapshot, self.taken, self.usage, self.now, self.rules,
             self.holds,
         )  # fmt: skip
+        return tuple((found[seen.ticket], seen) for seen in line)
 
 
 class Line(LedgerFile):
@@ -73,8 +81,10 @@ class Line(LedgerFile):
     ) -> Ticket:
         """A place in the line for one server; asked again for the same devices, the old one.
 
-        Raises TooManyTickets, SurvivingLease, Draining, GpuPaused, and `place`'s refusal of what
-        could not be had on an empty host either.
+        With all that one waits for and runs, nobody may have more than their limits: a place kept
+        beside a running server would be a turn saved up. Raises TooManyTickets, TooManyServers,
+        SurvivingLease, Draining, GpuPaused, and `place`'s refusal of what could not be had on a
+        host where nobody else is either.
         """
         with self._transaction() as db:
             self._check_kind(snapshot)
@@ -82,16 +92,20 @@ class Line(LedgerFile):
             if why is not None:
                 raise Draining(why)
             check_paused(db, request, self._fault_rule, self._now())
-            for lease in rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user):
+            leases = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
+            for lease in leases:
                 if lease.server == request.server:
                     raise SurvivingLease(lease.server, lease.state)
-            with suppress(NoDeviceFree):  # one is not healthy now; that may change
-                place(snapshot, {}, request.wanted, request.limits, 0)
             now = self._now()
             own = tickets.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
             old = next((ticket for ticket in own if ticket.server == request.server), None)
+            running = [lease for lease in leases if lease.state != "releasing"]
+            waiting = [ticket for ticket in own if ticket is not old]
+            check_room(request.wanted, request.limits, running, waiting, snapshot)
             if old is not None and old.wanted == request.wanted:
                 same = replace(old, limits=request.limits, hours=request.hours, asked=now)
+                if _is_longer(request, old):
+                    same = replace(same, offer=None)
                 tickets.update(db, same)
                 tickets.set_options(db, same, options)
                 return same
@@ -111,8 +125,14 @@ class Line(LedgerFile):
                 tickets.delete(db, ticket)
             return ticket is not None
 
-    def asked(self, hub: str, user: str, server: str, limits: Limits) -> Ticket | None:
-        """The ticket of a server whose page is open now, with its user's limits of now."""
+    def asked(
+        self, hub: str, user: str, server: str, limits: Limits, wanted: Wanted | None = None
+    ) -> Ticket | None:
+        """The ticket of a server whose page is open now, with its user's limits of now.
+
+        `wanted` is what its options mean now, where they still mean something: the policy's seats
+        may have changed, or what an image runs on. It keeps its place.
+        """
         with self._transaction(READ) as db:  # most servers have none
             ticket = tickets.read_of(db, hub, user, server)
         if ticket is None:
@@ -121,6 +141,8 @@ class Line(LedgerFile):
             ticket = tickets.read_of(db, hub, user, server)
             if ticket is not None:
                 ticket = replace(ticket, asked=self._now(), limits=limits, priority=limits.priority)
+                if wanted is not None and wanted.count and wanted != ticket.wanted:
+                    ticket = replace(ticket, wanted=wanted, offer=None)
                 tickets.update(db, ticket)
             return ticket
 
@@ -142,16 +164,10 @@ class Line(LedgerFile):
         with self._transaction(READ) as db:
             return tickets.holds(db, self._now())
 
-    def outlook(
-        self, snapshot: Snapshot, foreign: Mapping[str, str] | None = None
-    ) -> tuple[tuple[Ticket, Outlook], ...]:
-        """The line as people see it, first first."""
+    def situation(self, snapshot: Snapshot, foreign: Mapping[str, str] | None = None) -> Situation:
+        """The line and what it waits for, to be looked at outside the ledger."""
         with self._transaction(READ) as db:
-            found = {ticket.id: ticket for ticket in tickets.read(db)}
-            if not found:
-                return ()
-            situation = self._situation(db, found.values(), snapshot, foreign or {})
-            return tuple((found[seen.ticket], seen) for seen in situation.outlook(found.values()))
+            return self._situation(db, tickets.read(db), snapshot, foreign or {})
 
     def run_line(
         self, snapshot: Snapshot, foreign: Mapping[str, str] | None = None
@@ -162,7 +178,7 @@ class Line(LedgerFile):
             line = tickets.read(db)
             if not line:
                 return ()
-            actions = self._situation(db, line, snapshot, foreign or {}).decide(line)
+            actions = self._situation(db, line, snapshot, foreign or {}).decide()
             for action in actions:
                 if action.what == "dropped":
                     tickets.delete(db, action.ticket)
@@ -185,11 +201,11 @@ class Line(LedgerFile):
     def _situation(
         self,
         db: sqlite3.Connection,
-        line: Iterable[Ticket],
+        line: tuple[Ticket, ...],
         snapshot: Snapshot,
         foreign: Mapping[str, str],
-    ) -> _Situation:
-        now, leases, aside = self._now(), rows.read(db, ""), cordoned(db)
+    ) -> Situation:
+        now, leases, aside, closed = self._now(), rows.read(db, ""), cordoned(db), drained(db)
         # One that is set aside comes back to nobody when its lease ends, as one that is broken.
         devices = tuple(
             replace(device, healthy=False)
@@ -197,17 +213,16 @@ class Line(LedgerFile):
             else device
             for device in snapshot.devices
         )
-        return _Situation(
+        return Situation(
+            tickets=line,
             leases=leases,
-            # Who were offered something now could not start: nobody shall lose an offer by that.
-            snapshot=replace(
-                snapshot, devices=devices, known=snapshot.known and drained(db) is None
-            ),
+            snapshot=replace(snapshot, devices=devices, known=snapshot.known and closed is None),
             taken={**foreign, **rows.just_released(db, snapshot.taken)},
             usage=tickets.usage(db, {ticket.person for ticket in line}, leases, now),
             now=now,
             rules=self._rules,
             holds=tickets.holds(db, now),
+            drained=closed is not None,
         )
 
     def _in_turn(
@@ -217,38 +232,49 @@ class Line(LedgerFile):
         snapshot: Snapshot,
         foreign: Mapping[str, str],
         taken: Mapping[str, str],
+        sharing: Mapping[str, Shared],
         units: int,
     ) -> Placed:
         """What a start gets while others wait: what its ticket was offered, or its turn now.
 
-        `taken` and `units` are `place`'s.
+        `taken`, `sharing` and `units` are `place`'s.
         """
         now, line = self._now(), tickets.read(db)
         own = next((t for t in line if (*t.person, t.server) == _server(request)), None)
         others = [ticket for ticket in line if ticket is not own]
         units += sum(t.offer.units for t in others if t.offer and t.person == _server(request)[:2])
+
+        def placed(only: Collection[str] | None = None) -> Placed:
+            barred = [d.uuid for d in snapshot.devices if only is not None and d.uuid not in only]
+            free = {**dict.fromkeys(barred, "not offered"), **taken}
+            return place(snapshot, free, request.wanted, request.limits, units, sharing)
+
         mine = own if own is not None and own.wanted == request.wanted else None
         if mine is not None and mine.offer is not None and mine.offer.until > now:
-            offered = tuple(d for d in snapshot.devices if d.uuid in mine.offer.devices)
-            if len(offered) == len(mine.offer.devices):
-                with suppress(NoDeviceFree):
-                    of_offer = replace(snapshot, devices=offered)
-                    return place(of_offer, taken, request.wanted, request.limits, units)
+            if not _is_longer(request, mine):
+                with suppress(NothingFree):
+                    return placed(mine.offer.devices)
+            mine = replace(mine, offer=None)
         try:
-            place(snapshot, taken, request.wanted, request.limits, units)
-        except NoDeviceFree as full:
-            raise NoDeviceFree(*full.facts, waiting=len(others)) from None
+            placed()
+        except NothingFree as full:
+            raise full.beside(len(others)) from None
         comer = _ticket(COMER, request, now)
         if mine is not None and mine.offer is None:
             comer = replace(mine, limits=request.limits, hours=request.hours, asked=now)
-        standing = [_standing(ticket, now) for ticket in others]
-        situation = self._situation(db, [*others, comer], snapshot, foreign)
-        for action in situation.decide([*standing, comer]):
+        standing = (*(_standing(ticket, now) for ticket in others), comer)
+        for action in self._situation(db, standing, snapshot, foreign).decide():
             if action.what == "offered" and action.ticket.id == comer.id and action.ticket.offer:
-                devices = action.ticket.offer.devices
-                if not taken.keys() & set(devices):  # of an offer that ends when the line is run
-                    return Placed(tuple(d for d in snapshot.devices if d.uuid in devices))
+                with suppress(NothingFree):  # of an offer that ends when the line is run
+                    return placed(action.ticket.offer.devices)
         raise OthersWait(len(others))
+
+
+def _is_longer(request: LeaseRequest, ticket: Ticket) -> bool:
+    """Whether a start would keep its devices for longer than it was said when they were offered."""
+    chosen, policy = (request.hours, ticket.hours), request.limits.max_runtime_h
+    now, then = (lasting(hours, policy, None) for hours in chosen)
+    return then is not None and (now is None or now > then)
 
 
 def _server(request: LeaseRequest) -> tuple[str, str, str]:

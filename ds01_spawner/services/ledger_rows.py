@@ -185,14 +185,22 @@ def update(db: sqlite3.Connection, lease: Lease) -> None:
     db.execute(_UPDATE, _values(lease))
 
 
-def held(db: sqlite3.Connection, hub: str, user: str) -> tuple[dict[str, str], dict[str, Shared]]:
-    """The devices that one lease has, and by which; and those that are shared, as a user has it."""
+def held(db: sqlite3.Connection, request: LeaseRequest) -> tuple[dict[str, str], dict[str, Shared]]:
+    """Of leases, and of offers to other servers: the devices that one has, and by whom.
+
+    And those that are shared, as the asker has it.
+    """
     query = (
-        "SELECT device, seat, seats, lease, hub = ? AND user = ? FROM lease_device "
-        "JOIN lease ON lease.id = lease"
+        "SELECT device, seat, seats, lease, hub = :hub AND user = :user FROM lease_device "
+        "JOIN lease ON lease.id = lease "
+        "UNION ALL "
+        "SELECT device, seat, seats, 'offered to ' || user, hub = :hub AND user = :user "
+        "FROM ticket_device JOIN ticket ON ticket.id = ticket "
+        "WHERE NOT (hub = :hub AND user = :user AND server = :server)"
     )
-    found = db.execute(query, (hub, user)).fetchall()
-    alone = {device: lease for device, _, seats, lease, _ in found if seats == 1}
+    asker = {"hub": request.hub, "user": request.user, "server": request.server}
+    found = db.execute(query, asker).fetchall()
+    alone = {device: who for device, _, seats, who, _ in found if seats == 1}
     return alone, shared((device, seat, seats, bool(own)) for device, seat, seats, _, own in found)
 
 
@@ -226,12 +234,16 @@ def delete(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
 
 
 def just_released(db: sqlite3.Connection, taken: datetime | None) -> Mapping[str, str]:
-    """Devices that came back after the host was looked at: whether they are clean is not known."""
+    """Devices that came back after the host was looked at: whether they are clean is not known.
+
+    Where others still have a seat, what one left behind cannot be told from what is theirs.
+    """
     if taken is None:
         return {}
     query = "SELECT devices FROM history WHERE released >= ?"
-    found = (uuid for (uuids,) in db.execute(query, (text_of(taken),)) for uuid in uuids.split(","))
-    return dict.fromkeys(found, JUST_RELEASED)
+    found = {uuid for (uuids,) in db.execute(query, (text_of(taken),)) for uuid in uuids.split(",")}
+    shared = {device for (device,) in db.execute("SELECT device FROM lease_device WHERE seats > 1")}
+    return dict.fromkeys(found - shared, JUST_RELEASED)
 
 
 def next_generation(db: sqlite3.Connection) -> int:

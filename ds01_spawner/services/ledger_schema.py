@@ -115,10 +115,14 @@ CREATE TABLE ticket (
     CHECK ((offer_until IS NULL) = (offer_units IS NULL))
 );
 CREATE TABLE ticket_device (
-    device TEXT PRIMARY KEY,
+    device TEXT NOT NULL,
+    seat INTEGER NOT NULL,
+    seats INTEGER NOT NULL,
     ticket TEXT NOT NULL REFERENCES ticket (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
-    host TEXT NOT NULL
+    host TEXT NOT NULL,
+    PRIMARY KEY (device, seat),
+    CHECK (seat >= 0 AND seat < seats)
 );
 CREATE INDEX ticket_device_of_ticket ON ticket_device (ticket);
 CREATE TABLE hold (
@@ -129,11 +133,20 @@ CREATE TABLE hold (
     host TEXT NOT NULL
 );
 CREATE TRIGGER an_offer_is_kept BEFORE INSERT ON lease_device
-WHEN EXISTS (SELECT 1 FROM ticket_device WHERE device = NEW.device)
+WHEN EXISTS (
+    SELECT 1 FROM ticket_device
+    WHERE device = NEW.device AND (seat = NEW.seat OR seats != NEW.seats)
+)
 BEGIN SELECT RAISE(ABORT, 'the device is offered to a ticket'); END;
 CREATE TRIGGER no_offer_of_a_lease BEFORE INSERT ON ticket_device
-WHEN EXISTS (SELECT 1 FROM lease_device WHERE device = NEW.device)
+WHEN EXISTS (
+    SELECT 1 FROM lease_device
+    WHERE device = NEW.device AND (seat = NEW.seat OR seats != NEW.seats)
+)
 BEGIN SELECT RAISE(ABORT, 'the device is in a lease'); END;
+CREATE TRIGGER one_way_of_offering BEFORE INSERT ON ticket_device
+WHEN EXISTS (SELECT 1 FROM ticket_device WHERE device = NEW.device AND seats != NEW.seats)
+BEGIN SELECT RAISE(ABORT, 'a device is shared in one way'); END;
 """
 # What XIDs put out of use, in which boot; and faults of programs, with who answers for them.
 _FAULTS = """

@@ -25,7 +25,8 @@ SELECT ticket.*, (
     SELECT group_concat(device) FROM (
         SELECT device FROM ticket_device WHERE ticket = ticket.id ORDER BY position
     )
-) AS devices FROM ticket
+) AS devices, (SELECT max(seat) FROM ticket_device WHERE ticket = ticket.id) AS seat,
+(SELECT max(seats) FROM ticket_device WHERE ticket = ticket.id) AS seats FROM ticket
 """
 _UPDATE = """
 UPDATE ticket SET wish = :wish, hours = :hours, since = :since, asked = :asked, lapses = :lapses,
@@ -82,11 +83,15 @@ def update(db: sqlite3.Connection, ticket: Ticket) -> None:
     """Write a ticket back, and what it is offered. The database refuses a device of another's."""
     db.execute(_UPDATE, _values(ticket))
     db.execute("DELETE FROM ticket_device WHERE ticket = ?", (ticket.id,))
-    offered = ticket.offer.devices if ticket.offer else ()
-    db.executemany(
-        "INSERT INTO ticket_device VALUES (?, ?, ?, 'local')",
-        [(uuid, ticket.id, position) for position, uuid in enumerate(offered)],
-    )
+    if ticket.offer is not None:
+        offer = ticket.offer
+        db.executemany(
+            "INSERT INTO ticket_device VALUES (?, ?, ?, ?, ?, 'local')",
+            [
+                (uuid, offer.seat, offer.seats, ticket.id, position)
+                for position, uuid in enumerate(offer.devices)
+            ],
+        )
 
 
 def delete(db: sqlite3.Connection, ticket: Ticket) -> None:
@@ -94,11 +99,11 @@ def delete(db: sqlite3.Connection, ticket: Ticket) -> None:
     db.execute("DELETE FROM ticket WHERE id = ?", (ticket.id,))
 
 
-def withdraw(db: sqlite3.Connection, devices: Iterable[str]) -> None:
-    """Take devices from whom they are promised to: somebody was found to have them."""
-    for device in devices:
-        of_device = "SELECT ticket FROM ticket_device WHERE device = ?"
-        for (ticket,) in db.execute(of_device, (device,)).fetchall():
+def withdraw(db: sqlite3.Connection, lease: Lease) -> None:
+    """Take what a lease was found to have from whom it is promised to."""
+    for device in lease.devices:
+        of_seat = "SELECT ticket FROM ticket_device WHERE device = ? AND (seat = ? OR seats != ?)"
+        for (ticket,) in db.execute(of_seat, (device, lease.seat, lease.seats)).fetchall():
             db.execute(
                 "UPDATE ticket SET offer_until = NULL, offer_units = NULL WHERE id = ?", (ticket,)
             )
@@ -119,7 +124,7 @@ def _ticket(row: sqlite3.Row) -> Ticket:
     if row["offer_until"]:
         devices = tuple((row["devices"] or "").split(","))
         until = datetime.fromisoformat(row["offer_until"])
-        offer = Offer(devices, row["offer_units"], until)
+        offer = Offer(devices, row["offer_units"], until, row["seat"], row["seats"])
     return Ticket(
         id=row["id"],
         hub=row["hub"],
@@ -163,19 +168,13 @@ def any_wait(db: sqlite3.Connection, now: datetime) -> bool:
     return bool(db.execute(query, (text_of(now),)).fetchone()[0])
 
 
-def promised(db: sqlite3.Connection, request: LeaseRequest, now: datetime) -> dict[str, str]:
-    """UUID -> for whom a device is kept that this start cannot have."""
-    offered = db.execute(
-        "SELECT device, user FROM ticket_device JOIN ticket ON ticket.id = ticket "
-        "WHERE NOT (hub = ? AND user = ? AND server = ?)",
-        (request.hub, request.user, request.server),
-    )
-    found = {row[0]: f"offered to {row[1]}" for row in offered}
-    kept = db.execute(
+def kept(db: sqlite3.Connection, request: LeaseRequest, now: datetime) -> dict[str, str]:
+    """UUID -> for whom a device is kept after a stop that this start cannot have."""
+    found = db.execute(
         "SELECT device, user FROM hold WHERE until > ? AND NOT (hub = ? AND user = ?)",
         (text_of(now), request.hub, request.user),
     )
-    return found | {row[0]: f"kept for {row[1]}" for row in kept}
+    return {row[0]: f"kept for {row[1]}" for row in found}
 
 
 def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:

@@ -34,7 +34,7 @@ new MutationObserver(() => {
 }).observe(document, {subtree: true, childList: true});
 """
 
-MakeHub = Callable[[str], DemoHub]
+MakeHub = Callable[..., DemoHub]
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +46,10 @@ def make_hub(
     free_port: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[MakeHub]:
-    """Starts hubs, each at its base URL; they and theirs are gone after the session."""
+    """Starts hubs, each at its base URL, with GPUs; they and theirs are gone after the session."""
     hubs: list[DemoHub] = []
 
-    def make(base_url: str) -> DemoHub:
+    def make(base_url: str, gpus: str = "6xA100-40GB") -> DemoHub:
         hub = DemoHub(
             tmp_path_factory.mktemp("hub"),
             docker_client,
@@ -58,6 +58,7 @@ def make_hub(
             ca_pem=ca_pem,
             free_port=free_port,
             base_url=base_url,
+            gpus=gpus,
         )
         hubs.append(hub)
         hub.wait()

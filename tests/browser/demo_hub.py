@@ -60,6 +60,7 @@ class DemoHub:
         ca_pem: bytes,
         free_port: Callable[[], int],
         base_url: str = "/",
+        gpus: str = "6xA100-40GB",
     ) -> None:
         self.docker = docker
         self.id = f"b{secrets.token_hex(4)}"
@@ -79,7 +80,7 @@ class DemoHub:
             "DS01_PORT": str(self._port),
             "DS01_HUB_ID": self.id,
             "DS01_POLICY": str(folder / "policy.yaml"),
-            "DS01_GPUS": "simulated:6xA100-40GB",
+            "DS01_GPUS": f"simulated:{gpus}",
             "DS01_ENGINE": engine_url,
             "DS01_STANDIN": standin_image,
             "DS01_CA": str(folder / "ca.pem"),
@@ -153,6 +154,10 @@ class DemoHub:
         ((until,),) = self._rows("SELECT keep_until FROM lease WHERE user = ?", user)
         hour = timedelta(hours=1)
         return bool(until) and datetime.fromisoformat(until) > datetime.now(timezone.utc) + hour
+
+    def places(self, user: str) -> int:
+        """How many of the user's servers wait in the line."""
+        return len(list(self._rows("SELECT id FROM ticket WHERE user = ?", user)))
 
     def _rows(self, query: str, user: str) -> Iterator[tuple[str]]:
         file = self.data / "simulated/ledger.sqlite"

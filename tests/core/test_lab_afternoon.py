@@ -36,6 +36,8 @@ class Lease:
     since: datetime
     until: datetime
     hours: float | None = None
+    seat: int = 0
+    seats: int = 1
 
 
 class Lab:

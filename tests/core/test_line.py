@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.line import Outlook, decide, outlook
+from ds01_spawner.core.line import Outlook, check_room, decide, outlook
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.tickets import (
     Action,
@@ -27,6 +28,14 @@ from ds01_spawner.core.tickets import (
     in_order,
 )
 from ds01_spawner.core.units import units_of_profile
+from ds01_spawner.errors import (
+    DS01Error,
+    GpuQuotaExceeded,
+    NoSuchDevice,
+    NotEnoughDevices,
+    TooManyServers,
+    TooManyTickets,
+)
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=timezone.utc)
 GIB = 1 << 30
@@ -45,6 +54,8 @@ class Lease:
     hub: str = "hub"
     since: datetime = NOW - timedelta(hours=1)
     hours: float | None = None
+    seat: int = 0
+    seats: int = 1
 
 
 def gpus(count: int) -> tuple[Device, ...]:
@@ -73,7 +84,8 @@ def ticket(
     user: str, count: int = 1, kind: str = "full", *, age: float = 0.0, hours: float | None = 4.0,
     **more: object,
 ) -> Ticket:  # fmt: skip
-    made = Ticket(user, "hub", user, "s", Wanted(count, kind), MANY, at(-age), NOW, hours=hours)
+    wanted = Wanted(count, kind)
+    made = Ticket(user, "hub", user, "s", wanted, MANY, at(-age), NOW, hours=hours)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -104,13 +116,24 @@ def said(actions: Sequence[Action]) -> str:
     for action in actions:
         if action.what == "offered":
             assert action.ticket.offer is not None
-            words.append(f"{action.ticket.id}:{','.join(action.ticket.offer.devices)}")
+            offer = action.ticket.offer
+            of = f".{offer.seat}/{offer.seats}" if offer.seats > 1 else ""
+            words.append(f"{action.ticket.id}:{','.join(offer.devices)}{of}")
         else:
             words.append(f"{action.ticket.id}{marks[action.what]}{action.why}")
     return " ".join(words)
 
 
+def seat(user: str, device: str, number: int, ends: float = 1.0, of: int = 2) -> Lease:
+    return lease(user, device, ends, units=2520 // of, seat=number, seats=of)
+
+
+def seated(user: str, of: int = 2, most: int | None = None, **more: object) -> Ticket:
+    return ticket(user, wanted=Wanted(1, "full", seats=of, max_shared=most), **more)  # type: ignore[arg-type]
+
+
 OFFERED = Offer(("G1",), 2520, at(0.01))
+OFFERED_SEAT = Offer(("G1",), 1260, at(0.01), 1, 2)
 LAPSED = Offer(("G1",), 2520, at(0))
 TURNS = [
     # tickets, leases, host -> what happens
@@ -225,6 +248,69 @@ TURNS = [
         [ticket("a", 2, limits=ONE)], [], host(*gpus(2)), "a-gpu_quota",
     ),
     (
+        "policy's hours are the end of who chose none",
+        [
+            ticket("wide", 2, age=3),
+            ticket("open", hours=None, limits=replace(MANY, max_runtime_h=1)),
+        ],
+        [lease("x", "G1", 2)], host(*gpus(2)), "open:G2",
+    ),
+    (
+        "seats, one after the other, and one server that is alone",
+        [seated("a", age=3), seated("b", age=2), ticket("c", age=1), seated("d")], [],
+        host(*gpus(3)), "a:G1.0/2 b:G1.1/2 c:G2 d:G3.0/2",
+    ),
+    ("a seat beside others", [seated("a")], [seat("x", "G1", 1)], host(*gpus(1)), "a:G1.0/2"),
+    (
+        "all seats are taken",
+        [seated("a")], [seat("x", "G1", 0), seat("y", "G1", 1)], host(*gpus(1)), "",
+    ),
+    (
+        "as many devices as may be shared",
+        [seated("a", most=1)], [seat("x", "G1", 0), seat("y", "G1", 1)], host(*gpus(2)), "",
+    ),
+    (
+        "who waits for a seat holds up nobody on other devices",
+        [seated("a", age=2, most=1), ticket("b")], [seat("x", "G1", 0), seat("y", "G1", 1)],
+        host(*gpus(2)), "b:G2",
+    ),
+    (
+        "no seat on what is reserved for one server alone",
+        [ticket("alone", age=2), seated("long", hours=4)], [seat("x", "G1", 0)], host(*gpus(1)), "",
+    ),
+    (
+        "but one that ends before",
+        [ticket("alone", age=2), seated("short", hours=1)], [seat("x", "G1", 0, ends=2)],
+        host(*gpus(1)), "short:G1.1/2",
+    ),
+    (
+        "no GPU alone where a seat becomes free for who came before",
+        [seated("a", age=2, hours=4), ticket("b", 2, hours=4)],
+        [seat("x", "G1", 0), seat("y", "G1", 1), lease("z", "G2", 3)], host(*gpus(2)), "",
+    ),
+    (
+        "no seat on what is out of order",
+        [seated("a")], [seat("x", "G1", 0)], host(replace(gpus(1)[0], healthy=False)), "",
+    ),
+    ("an offer of a seat holds that alone", [seated("a", offer=OFFERED_SEAT), seated("b")], [],
+     host(*gpus(1)), "b:G1.0/2"),
+    (
+        "an offered seat that another has is made anew",
+        [seated("a", offer=OFFERED_SEAT)], [seat("x", "G1", 1)], host(*gpus(1)),
+        "a~device_lost a:G1.0/2",
+    ),
+    (
+        "so is one on a device that is not shared in this way any more",
+        [seated("a", offer=OFFERED_SEAT)], [seat("x", "G1", 3, of=4)], host(*gpus(2)),
+        "a~device_lost a:G2.0/2",
+    ),
+    (
+        "a seat counts its part against the quota",
+        [seated("a", age=1, limits=replace(ONE, max_gpu_equivalents=0.5)),
+         replace(seated("b", limits=replace(ONE, max_gpu_equivalents=0.5)), user="a", server="t")],
+        [], host(*gpus(1)), "a:G1.0/2",
+    ),
+    (
         "what will never end holds up nobody",
         [ticket("a", 2, age=1), ticket("b")], [],
         host(gpus(1)[0], replace(gpus(2)[1], healthy=False)),
@@ -261,6 +347,8 @@ def test_a_lapse_begins_a_new_age() -> None:
 def test_foreign_holders_are_respected_and_nobody_waits_for_them() -> None:
     line = [ticket("wide", 2, age=3), ticket("b")]
     assert said(decided(line, [], host(*gpus(2)), taken={"G1": "someone"})) == "b:G2"
+    shares = [seated("a")], [seat("x", "G1", 0)], host(*gpus(1))
+    assert said(decided(*shares, taken={"G1": "someone"})) == ""
 
 
 @pytest.mark.parametrize(
@@ -275,6 +363,12 @@ def test_a_hold_keeps_a_device_for_its_user(owner: str, until: float, expected: 
     holds = [Hold("G1", "hub", owner, at(until))]
     line = [ticket("a", age=1), ticket("b")]
     assert said(decided(line, [], host(*gpus(2)), holds=holds)) == expected
+
+
+def test_nobody_sits_down_on_what_is_kept_before_its_user_does() -> None:
+    holds = [Hold("G1", "hub", "b", at(1))]
+    line = [seated("b", age=2), seated("c", age=1)]
+    assert said(decided(line, [], host(*gpus(1)), holds=holds)) == "b:G1.0/2"
 
 
 def test_what_was_kept_for_a_user_goes_before_a_better_fit() -> None:
@@ -341,6 +435,11 @@ OUTLOOKS = [
         [ticket("a", limits=ONE)], [lease("a", "G1", 3, server="other")], host(*gpus(2)),
         [("a", "quota", 3)],
     ),
+    (
+        "a seat: when the first of all ends, and beside others then",
+        [seated("a", age=2), seated("b", age=1)], [seat("x", "G1", 0, 1), seat("y", "G1", 1, 3)],
+        host(*gpus(1)), [("a", "devices", 1), ("b", "devices", 3)],
+    ),
     ("past its end: any moment", [ticket("a")], [lease("x", "G1", -1)], host(*gpus(1)),
      [("a", "devices", 0)]),
     ("an offer", [ticket("a", offer=OFFERED)], [], host(*gpus(1)), [("a", "start", 0)]),
@@ -396,6 +495,16 @@ USERS = ["ada", "bob", "cy", "dee"]
 
 
 @st.composite
+def wishes(draw: st.DrawFn) -> Wanted:
+    kind = draw(st.sampled_from(["any", "full", "1g.10gb"]))
+    if draw(st.integers(0, 2)):
+        return Wanted(draw(st.integers(1, 3)), kind)
+    return Wanted(1, kind, seats=draw(st.sampled_from([2, 4])), max_shared=draw(
+        st.none() | st.integers(1, 2)
+    ))  # fmt: skip
+
+
+@st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     devices = (*gpus(draw(st.integers(1, 5))), *slices(draw(st.integers(0, 3))))
     healthy = tuple(replace(d, healthy=draw(st.integers(0, 9)) > 0) for d in devices)
@@ -408,6 +517,11 @@ def scenes(draw: st.DrawFn) -> Scene:
         for number, uuid in enumerate(uuids[: draw(st.integers(0, len(uuids)))])
     )  # fmt: skip
     rest = uuids[len(leases) :]
+    leases = tuple(
+        replace(one, units=one.units // 2, seat=draw(st.integers(0, 1)), seats=2)
+        if draw(st.integers(0, 3)) == 0 else one
+        for one in leases
+    )  # fmt: skip
     hours = st.integers(-30, 0)
     tickets = []
     for number in range(draw(st.integers(0, 6))):
@@ -418,7 +532,7 @@ def scenes(draw: st.DrawFn) -> Scene:
             offer = Offer((uuid,), units, at(draw(st.integers(-1, 1)) / 60))
         made = Ticket(
             f"t{number}", "hub", draw(st.sampled_from(USERS)), f"s{number}",
-            Wanted(draw(st.integers(1, 3)), draw(st.sampled_from(["any", "full", "1g.10gb"]))),
+            draw(wishes()),
             Limits(draw(st.sampled_from([0.5, 1.0, 3.0, None])), draw(st.sampled_from([1, None]))),
             at(draw(hours)), at(draw(hours)), draw(st.sampled_from([1, 10, 90])),
             draw(st.none() | st.integers(1, 24)), offer, draw(st.integers(0, 1)),
@@ -455,9 +569,13 @@ def after(tickets: Sequence[Ticket], actions: Sequence[Action]) -> list[Ticket]:
 @given(scene=scenes())
 def test_no_device_is_promised_twice_and_no_limit_is_broken(scene: Scene) -> None:
     line = after(scene.tickets, of_scene(scene))
-    leased = [uuid for one in scene.leases for uuid in one.devices]
-    offered = [uuid for one in line if one.offer for uuid in one.offer.devices]
-    assert len(leased + offered) == len({*leased, *offered})
+    has = [(uuid, one.seat, one.seats) for one in scene.leases for uuid in one.devices]
+    offers = [(uuid, one.offer) for one in line if one.offer for uuid in one.offer.devices]
+    offered = [uuid for uuid, _ in offers]
+    has += [(uuid, offer.seat, offer.seats) for uuid, offer in offers]
+    assert len({(uuid, number) for uuid, number, _ in has}) == len(has)
+    assert len({(uuid, seats) for uuid, _, seats in has}) == len({uuid for uuid, _, _ in has})
+    assert all(number < seats for _, number, seats in has)
     healthy = {d.uuid for d in scene.snapshot.devices if d.healthy}
     assert healthy.issuperset(offered)
     assert not scene.taken.keys() & set(offered)
@@ -468,9 +586,9 @@ def test_no_device_is_promised_twice_and_no_limit_is_broken(scene: Scene) -> Non
         assert one.offer.until > NOW
         if one.id not in {old.id for old in scene.tickets if old.offer}:
             assert all(held.get(uuid, one.user) == one.user for uuid in one.offer.devices)
-            has = sum(old.units for old in scene.leases if old.user == one.user)
-            has += sum(t.offer.units for t in line if t.offer and t.user == one.user)
-            assert one.limits.gpu_units is None or has <= one.limits.gpu_units
+            units = sum(old.units for old in scene.leases if old.user == one.user)
+            units += sum(t.offer.units for t in line if t.offer and t.user == one.user)
+            assert one.limits.gpu_units is None or units <= one.limits.gpu_units
 
 
 @given(scene=scenes(), seed=st.integers(0, 99))
@@ -552,7 +670,43 @@ def test_what_was_kept_and_is_in_use_by_others_is_not_offered() -> None:
 
 
 def test_a_shared_device_is_free_when_the_last_of_its_seats_is() -> None:
-    seats = [lease("eve", "G1", ends=1.0, units=315), lease("bob", "G1", ends=5.0, units=315)]
+    seats = [
+        lease("eve", "G1", ends=1.0, units=315, seats=8),
+        lease("bob", "G1", ends=5.0, units=315, seat=1, seats=8),
+    ]
     line = [ticket("a", 2, age=2), ticket("b", age=1, hours=4.0)]
     # a can begin when bob has ended, not when eve has, so b delays nobody.
     assert said(decided(line, seats, host(*gpus(2)))) == "b:G2"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limits", "running", "waiting", "refused"),
+    [
+        (Wanted(1, "full"), ONE, [], [], None),
+        (Wanted(1, "full"), ONE, [lease("a", "G1")], [], GpuQuotaExceeded),
+        (Wanted(1, "full"), ONE, [], [ticket("a")], TooManyTickets),
+        (Wanted(1, "full", seats=2), ONE, [seat("a", "G1", 0)], [], None),
+        (Wanted(1, "full", seats=2), ONE, [seat("a", "G1", 0)], [seated("a")], TooManyTickets),
+        (Wanted(1, "1g.10gb"), ONE, [], [ticket("a", kind="1g.10gb")], None),
+        (Wanted(1, "full"), MANY, [lease("a", "G1")], [ticket("a")], None),
+        (Wanted(1, "full"), replace(MANY, max_containers_per_user=2), [lease("a", "G1")], [], None),
+        (
+            Wanted(1, "full"), replace(MANY, max_containers_per_user=2), [lease("a", "G1")],
+            [ticket("a")], TooManyTickets,
+        ),
+        (Wanted(1, "full"), replace(MANY, max_containers_per_user=0), [], [], TooManyServers),
+        (Wanted(1, "full"), ONE, [], [ticket("a", kind="7g.80gb")], None),  # which can never be
+        (Wanted(1, "7g.80gb"), ONE, [], [], NoSuchDevice),
+        (Wanted(3, "full"), MANY, [], [], NotEnoughDevices),
+    ],
+)  # fmt: skip
+def test_how_much_one_may_wait_for(
+    wanted: Wanted,
+    limits: Limits,
+    running: list[Lease],
+    waiting: list[Ticket],
+    refused: type[DS01Error] | None,
+) -> None:
+    snapshot = host(*gpus(2), *slices(2))
+    with nullcontext() if refused is None else pytest.raises(refused):
+        check_room(wanted, limits, running, waiting, snapshot)

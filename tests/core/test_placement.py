@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.placement import Wanted, place
+from ds01_spawner.core.placement import Wanted, of_kind, place
 from ds01_spawner.core.runs import Needs
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import units_of_profile
@@ -244,6 +244,8 @@ SEATS = [
      replace(MANY, max_gpu_equivalents=0.125), 0, "A1:0"),
     ("memory: its part of the device's", replace(EIGHTH, memory=6 * GIB), "", "", MANY, 0, "B1:0"),
     ("as many devices as may be shared", BOTH, "A1:0,1,2,3,4,5,6,7", "", MANY, 0, "A2:0"),
+    ("of its kind: others were shared by an earlier rule", BOTH,
+     "A1:0,1,2,3,4,5,6,7 N1:0 N2:0", "", MANY, 0, "A2:0"),
 ]  # fmt: skip
 
 
@@ -265,6 +267,8 @@ def test_a_seat(
 ALL_TAKEN = "A1:0,1,2,3,4,5,6,7 A2:0,1,2,3,4,5,6,7"
 NO_SEAT = [
     ("all taken, and no other may be shared", BOTH, ALL_TAKEN, "", MANY, 0, NoSeatFree, "8 on"),
+    ("one that is not known now may be of its kind", BOTH, "A1:0,1,2,3,4,5,6,7 X1:0", "", MANY, 0,
+     NoSeatFree, ""),
     ("all taken, and the other is exclusive", EIGHTH, ALL_TAKEN, "B1", MANY, 0, NoSeatFree, ""),
     ("the host shares in another way", replace(BOTH, seats=4), "A1:0 A2:1", "", MANY, 0,
      NoSeatFree, "4 on each"),
@@ -373,4 +377,5 @@ def test_no_seat_is_given_twice_and_none_beside_an_exclusive_lease(
         assert placed.seat not in now.taken
         assert placed.seat < placed.seats
         sharing[device.uuid] = replace(now, taken=now.taken | {placed.seat})
-        assert before or wanted.max_shared is None or len(sharing) <= wanted.max_shared
+        kind = of_kind(sharing, snapshot.devices, wanted.kind)
+        assert before or wanted.max_shared is None or len(kind) <= wanted.max_shared

@@ -572,6 +572,13 @@ def test_a_bad_preset_is_refused(body: str, where: str, problem: str, hint: str)
     assert hint in found.hint
 
 
+@pytest.mark.parametrize("section", ["{}", "8", "{seats: 1}"])
+def test_a_broken_section_of_shared_gpus_is_one_problem(section: str) -> None:
+    seat = "presets: {x: {title: T, framework: P, gpus: 1, gpu: shared}}"
+    (found,) = refused(f"sharing: {section}\n{seat}")
+    assert found.where.startswith("policy:1: sharing")
+
+
 def test_a_presets_name_can_stand_in_a_link() -> None:
     (found,) = refused("presets: {'a b': {title: T, framework: P}}")
     assert found.problem == "is not a name for a preset."

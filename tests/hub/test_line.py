@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from tests.hub.clients import PATIENCE_S, Browser, Form, until
-from tests.hub.conftest import hub_of
+from ds01_spawner.errors import DS01Error, LedgerBusy
+from ds01_spawner.hub import line
+from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.ledger_line import Situation
+from tests.hub.clients import PATIENCE_S, Browser, Form, server_path, until
+from tests.hub.conftest import hub_of, new_user
 from tests.hub.world import World
 
 GPUS = "simulated:1xA100-40GB"
@@ -125,6 +131,124 @@ async def test_a_place_outlives_the_hub_and_is_given_up(
     assert PLACE not in left.body.decode()
     assert world.told(other)[-1] == "queue.leave"
     await world.stop(user)
+
+
+async def test_a_page_that_cannot_be_made_looks_again(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits loses no turn by one moment in which the ledger is busy."""
+
+    def busy(*_: object) -> None:
+        raise LedgerBusy("locked")
+
+    browser = await world.browser(user)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "ticket_options", busy)
+        shown = (await page(browser)).page
+    assert 'id="ds01-trouble"' in shown
+    assert 'http-equiv="refresh"' in shown
+    assert 'id="ds01-trouble"' not in (await page(browser)).page
+
+
+async def test_pages_that_are_open_share_one_look_ahead(
+    world: World, user: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    looks = 0
+    told = Situation.told
+
+    def counted(situation: Situation) -> Any:
+        nonlocal looks
+        looks += 1
+        return told(situation)
+
+    monkeypatch.setattr(Situation, "told", counted)
+    monkeypatch.setattr(line, "LOOK_AHEAD_SECONDS", 3600.0)
+    world.runtime.line._ahead = None
+    pages = await asyncio.gather(*(page(browser) for _ in range(10)))
+    assert all(PLACE in form.page for form in pages)
+    assert looks == 1
+    late = await new_user(world)
+    assert "number 2 of 2 in the line" in await wait_in_line(await world.browser(late))
+    assert "number 1 of 2 in the line" in (await page(browser)).page
+    assert looks == 2
+    await world.stop(user)
+
+
+async def test_an_environment_is_made_for_who_waits_and_no_more(
+    world: World, user: str, other: str
+) -> None:
+    """Who changes the packages of a place, or leaves, gives up the build that was for it."""
+    await world.start(user, GPU)
+    ticket = f"{server_path(other)}/ticket"
+    builds = world.runtime.images._builder._shared._jobs
+    with world.blocked("build"):
+        for package in ("six", "toolz", "toolz"):
+            answer = await world.api("POST", ticket, {**GPU, "pip": [package]})
+            assert answer.code == 201
+        await until(lambda: [job.abandoned for job in builds.values()] == [False])
+        assert (await world.api("DELETE", ticket)).code == 204
+        await until(lambda: not builds)
+    await world.stop(user)
+
+
+async def test_who_waits_for_a_seat_keeps_the_place_when_the_policy_shares_otherwise(
+    world: World, user: str, other: str
+) -> None:
+    share = "sharing: {{seats: {}}}\ndefaults: {{max_gpu_equivalents: 1, allow_full_gpu: true}}"
+    world.policy.write_text(share.format(2))
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser, gpus=["1:shared"])
+    world.policy.write_text(share.format(4))
+    assert "number 1 of 1 in the line" in (await page(browser)).page
+    (ticket,) = await world.runtime.in_ledger(Ledger.tickets)
+    assert ticket.wanted.seats == 4
+    await world.stop(user)
+    await its_turn(browser)
+    assert (await browser.post("spawn", {"line": ["start"]})).code == 302
+    await world.settled(other)
+    assert [lease.seats for lease in await world.leases(other)] == [4]
+    await world.stop(other)
+
+
+async def test_what_is_kept_after_a_stop_is_told_once(world: World, user: str) -> None:
+    world.policy.write_text("defaults: {gpu_hold_after_stop_h: 0.5, allow_full_gpu: true}")
+    await world.start(user, GPU)
+    await world.stop(user)
+    await until(lambda: "gpu.hold" in world.told(user))
+    await world.runtime.line.run()
+    assert world.told(user).count("gpu.hold") == 1
+
+
+async def test_a_line_that_could_not_be_run_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody had waited before: who came while the ledger was busy does now."""
+    hub_line = line.HubLine(Mock())
+    outcomes: list[bool | DS01Error] = [LedgerBusy("locked"), False]
+    quiet, again = asyncio.Event(), asyncio.Event()
+
+    async def run() -> bool:
+        if not quiet.is_set():
+            quiet.set()
+            return False
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, DS01Error):
+            raise outcome
+        again.set()
+        return outcome
+
+    monkeypatch.setattr(line, "SECONDS", 0.01)
+    monkeypatch.setattr(hub_line, "run", run)
+    monkeypatch.setattr(hub_line, "_tell_holds", AsyncMock())
+    settled = asyncio.ensure_future(asyncio.sleep(0))
+    task = asyncio.ensure_future(hub_line.run_for_ever(settled))
+    await asyncio.wait_for(quiet.wait(), PATIENCE_S)
+    hub_line.soon()
+    await asyncio.wait_for(again.wait(), PATIENCE_S)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_there_is_nothing_to_wait_for_without_a_gpu(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.hub.clients import Form, until
 from tests.hub.conftest import new_user
 from tests.hub.test_rendering import check_equal, config
 from tests.hub.world import World
@@ -55,5 +56,29 @@ async def test_two_sit_on_one_gpu_and_the_third_is_told(
     await world.stop(user)
     page = (await (await world.browser(user)).get("spawn")).body.decode()
     assert "1 of 2 seats on NVIDIA A100-SXM4-40GB: 1 free" in page
+    for name in (other, third):
+        await world.stop(name)
+
+
+async def test_a_seat_can_be_waited_for(world: World, user: str, other: str) -> None:
+    for name in (user, other):
+        assert (await world.start(name, SEAT)).code == 201
+    third, late = await new_user(world), await new_user(world)
+    browser = await world.browser(third)
+    form = Form(await browser.get("spawn"))
+    assert "you can wait in line for one" in form.page
+    fields = {**form.fields, "gpus": ["1:shared"], "line": ["wait"]}
+    told = (await browser.post("spawn", fields)).body.decode()
+    assert "number 1 of 1 in the line" in told
+    assert "At the latest about" in told
+    await world.stop(user)
+    await until(lambda: "queue.offer" in world.told(third))
+    page = (await (await world.browser(late)).get("spawn")).body.decode()
+    assert "1 of 2 seats on NVIDIA A100-SXM4-40GB: 0 free" in page  # the seat is kept for third
+    assert (await world.start(late, SEAT)).code == 409
+    assert (await browser.post("spawn", {"line": ["start"]})).code == 302
+    await world.settled(third)
+    (lease,) = await world.leases(third)
+    assert (lease.state, lease.seat, lease.seats) == ("bound", 0, 2)
     for name in (other, third):
         await world.stop(name)

@@ -1,4 +1,4 @@
-"""What the measure of grants tells: the floor, the grants, several processes, a reconciliation."""
+"""What the measure of grants tells, each beside the floor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def test_it_tells_each_beside_the_floor(
 ) -> None:
     assert benchmarks.main(["grants", "--grants", "8", *more]) == 0
     told = capsys.readouterr().out
-    names = ("floor", "grant", "grant, 4 processes", "reconcile of 200")
+    names = (
+        "floor", "grant", "grant, 4 processes", "reconcile of 200", "release to next offer",
+    )  # fmt: skip
     if not more:
         assert all(f"  {name} " in told for name in names)
         return

@@ -43,6 +43,7 @@ from ds01_spawner.errors import (
     LeaseLost,
     NoSuchDevice,
     SurvivingLease,
+    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
@@ -253,11 +254,14 @@ class Histories(RuleBasedStateMachine):
 
     # --- the line --------------------------------------------------------------------------------
 
-    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda w: w[0] > 0 and w[2] == 1))
+    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda w: w[0] > 0))
     def take_a_ticket(self, user: str, server: str, wish: Wish) -> None:
-        request = LeaseRequest("hub", user, server, Wanted(*wish[:2]), LIMITS, 2)
+        gpus, kind, seats = wish
+        wanted = Wanted(gpus, kind, seats=seats)
+        request = LeaseRequest("hub", user, server, wanted, LIMITS, 4)
         waits = user in self.world.ledger.pauses("hub")
-        with suppress(TooManyTickets, SurvivingLease, GpuQuotaExceeded, GpuPaused, NoSuchDevice):
+        refusals = (TooManyTickets, TooManyServers, SurvivingLease, GpuQuotaExceeded, GpuPaused)
+        with suppress(*refusals, NoSuchDevice):
             self.world.ledger.take_ticket(request, {}, self.world.snapshot)
             assert not waits
 
@@ -288,7 +292,7 @@ class Histories(RuleBasedStateMachine):
         """A start of who was offered devices gets these, while they can be had."""
         offered = [ticket for ticket in self.world.ledger.tickets() if ticket.offer]
         ticket = offered[pick % len(offered)]
-        wish = (ticket.wanted.count, ticket.wanted.kind, 1)
+        wish = (ticket.wanted.count, ticket.wanted.kind, ticket.wanted.seats)
         if self.reserve(ticket.user, ticket.server, wish):
             assert ticket not in self.world.ledger.tickets()
             got, offer = self.starts[-1].lease.devices, ticket.offer
@@ -516,11 +520,10 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def what_is_promised_is_nobody_elses(self) -> None:
         ledger = self.world.ledger
-        offered = [uuid for t in ledger.tickets() if t.offer for uuid in t.offer.devices]
-        assert len(offered) == len(set(offered))
-        held = {uuid: lease.user for lease in ledger.leases() for uuid in lease.devices}
-        assert not held.keys() & set(offered)
-        assert not held.keys() & {hold.device for hold in ledger.holds()}
+        has = [*ledger.leases(), *(t.offer for t in ledger.tickets() if t.offer)]
+        check_seats((uuid, one.seat, one.seats) for one in has for uuid in one.devices)
+        held = {uuid for one in ledger.leases() for uuid in one.devices}
+        assert not held & {hold.device for hold in ledger.holds()}
 
     @invariant()
     def no_device_is_in_two_running_containers_but_in_different_seats(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from ds01_spawner.core.runs import Needs
 from ds01_spawner.core.tickets import Offer
 from ds01_spawner.errors import (
     Draining,
+    GpuQuotaExceeded,
     LedgerBusy,
     NoDeviceFree,
+    NoSeatFree,
     NoSuchDevice,
     OthersWait,
     SurvivingLease,
+    TooManyServers,
     TooManyTickets,
 )
 from ds01_spawner.services import ledger_tickets
@@ -37,7 +41,7 @@ def wait(ledger: Ledger, user: str, gpus: int = 1, server: str = "", **more: Any
 
 
 def run(ledger: Ledger, gpus: int = 1) -> list[str]:
-    """Run the line; `ada:GPU-0` is an offer."""
+    """Run the line; what is told."""
     told = []
     for action in ledger.run_line(snapshot(gpus)):
         offer = action.ticket.offer
@@ -95,14 +99,59 @@ def test_an_open_page_brings_the_limits_of_now(ledger: Ledger, clock: Clock) -> 
     assert ledger.asked("hub", "bob", "", Limits()) is None
 
 
+def test_what_a_policy_makes_of_a_wish_keeps_its_place(ledger: Ledger, clock: Clock) -> None:
+    ledger.take_ticket(seat("ada"), OPTIONS, snapshot(1))
+    before = clock.time
+    assert run(ledger) == ["ada offered GPU-0"]
+    clock.pass_(seconds=5)
+    now = seat("ada", seats=4).wanted
+    asked = ledger.asked("hub", "ada", "", Limits(), now)
+    assert asked is not None
+    assert (asked.since, asked.wanted, asked.offer) == (before, now, None)
+    assert run(ledger) == ["ada offered GPU-0"]
+    assert ledger.reserve(seat("ada", seats=4), snapshot(1)).seats == 4
+
+
 def test_tickets_of_one_user_are_bounded(ledger: Ledger) -> None:
+    much = Limits(max_gpu_equivalents=None, max_containers_per_user=None)
     for server in ("", "two", "three"):
-        wait(ledger, "ada", server=server)
+        wait(ledger, "ada", server=server, limits=much)
     with pytest.raises(TooManyTickets, match="3 of your servers"):
-        wait(ledger, "ada", server="four")
+        wait(ledger, "ada", server="four", limits=much)
     assert ledger.leave("hub", "ada", "two")
     assert not ledger.leave("hub", "ada", "two")
-    wait(ledger, "ada", server="four")
+    wait(ledger, "ada", server="four", limits=much)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once"),
+    [
+        (Limits(), 1),
+        (Limits(max_gpu_equivalents=2), 2),
+        (Limits(max_gpu_equivalents=None, max_containers_per_user=2), 2),
+    ],
+)
+def test_nobody_waits_for_more_than_they_may_have_at_once(
+    ledger: Ledger, limits: Limits, at_once: int
+) -> None:
+    """Who could would have the next turns, too, before all who came after the first of them."""
+    servers = ["", "two"][:at_once]
+    for server in servers:
+        wait(ledger, "ada", server=server, limits=limits)
+    with pytest.raises(TooManyTickets, match=f"{at_once} of your servers"):
+        wait(ledger, "ada", server="more", limits=limits)
+    lease = ledger.reserve(request("ada", limits=limits), snapshot(4))
+    with pytest.raises((TooManyTickets, GpuQuotaExceeded)):
+        wait(ledger, "ada", server="more", limits=limits)
+    ledger.releasing(lease.id)
+    wait(ledger, "ada", server="more", limits=limits)
+
+
+def test_who_has_as_many_servers_as_they_may_does_not_wait(ledger: Ledger) -> None:
+    one = Limits(max_gpu_equivalents=None, max_containers_per_user=1)
+    serve(ledger, "ada", 4, one)
+    with pytest.raises(TooManyServers):
+        wait(ledger, "ada", server="two", limits=one)
 
 
 def test_no_ticket_is_given_for_what_can_never_be(ledger: Ledger) -> None:
@@ -124,7 +173,7 @@ def test_from_a_full_host_to_a_start_in_turn(ledger: Ledger, clock: Clock) -> No
     lease = serve(ledger, "ada")
     wait(ledger, "bob")
     assert run(ledger) == []
-    ((ticket, seen),) = ledger.outlook(snapshot(1))
+    ((ticket, seen),) = ledger.situation(snapshot(1)).told()
     assert (ticket.user, seen.position, seen.expected) == ("bob", 1, lease.until)
     clock.pass_(minutes=1)
     wait(ledger, "eve")
@@ -215,7 +264,7 @@ def test_what_is_set_aside_is_offered_to_nobody(ledger: Ledger) -> None:
     wait(ledger, "bob")
     assert run(ledger) == []
     assert ledger.run_line(snapshot(2), {"GPU-1": "somebody"}) == ()
-    ((_, seen),) = ledger.outlook(snapshot(1))
+    ((_, seen),) = ledger.situation(snapshot(1)).told()
     assert seen.expected is None
     assert run(ledger, 2) == ["bob offered GPU-1"]
     ledger.cordon("GPU-1", "")
@@ -239,7 +288,7 @@ def test_a_drained_host_offers_nothing(ledger: Ledger) -> None:
     ledger.resume()
     assert run(ledger) == ["bob offered GPU-0"]
     ledger.drain("")
-    assert run(ledger) == ["bob withdrawn devices_unknown"]
+    assert run(ledger) == ["bob withdrawn draining"]
 
 
 def test_who_used_much_of_late_is_later(ledger: Ledger, clock: Clock) -> None:
@@ -254,6 +303,97 @@ def test_who_used_much_of_late_is_later(ledger: Ledger, clock: Clock) -> None:
     run(ledger)
     (offered,) = [ticket.user for ticket in ledger.tickets() if ticket.offer]
     assert offered == "bob"
+
+
+def test_an_offer_is_for_no_longer_than_was_said(ledger: Ledger, clock: Clock) -> None:
+    """Who was let in because they end soon does not stay to the ceiling."""
+    serve(ledger, "ada", 2)
+    two = Limits(max_gpu_slots_per_container=2, max_gpu_equivalents=2)
+    wait(ledger, "bob", 2, limits=two)
+    clock.pass_(seconds=1)
+    wait(ledger, "eve", hours=1)
+    assert run(ledger, 2) == ["eve offered GPU-1"]
+    for hours in (None, 80):
+        with pytest.raises(OthersWait):
+            ledger.reserve(request("eve", hours=hours), snapshot(2))
+    assert [t.user for t in ledger.tickets() if t.offer] == ["eve"]
+    wait(ledger, "eve", hours=80)
+    assert [t.user for t in ledger.tickets() if t.offer] == []
+    assert run(ledger, 2) == []
+    wait(ledger, "eve", hours=0.5)
+    assert run(ledger, 2) == ["eve offered GPU-1"]
+    assert ledger.reserve(request("eve", hours=0.5), snapshot(2)).devices == ("GPU-1",)
+
+
+def test_the_policys_hours_are_the_end_of_who_chose_none(ledger: Ledger, clock: Clock) -> None:
+    serve(ledger, "ada", limits=Limits(max_runtime_h=4))
+    four = Limits(max_runtime_h=4)
+    wait(ledger, "bob", limits=four)
+    clock.pass_(seconds=60)
+    wait(ledger, "eve", limits=four)
+    (_, bob), (_, eve) = ledger.situation(snapshot(1)).told()
+    assert bob.expected is not None
+    assert eve.expected is not None
+    assert eve.expected - bob.expected == timedelta(hours=4, minutes=2)
+
+
+# --- seats ---------------------------------------------------------------------------------------
+
+
+def seat(user: str, seats: int = 2, most: int | None = 1, **more: Any) -> LeaseRequest:
+    return replace(request(user, **more), wanted=Wanted(1, "full", seats=seats, max_shared=most))
+
+
+def test_who_wants_a_seat_waits_in_the_same_line(ledger: Ledger, clock: Clock) -> None:
+    first, _ = [ledger.reserve(seat(user), snapshot(2)) for user in ("ada", "bob")]
+    with pytest.raises(NoSeatFree, match="Wait in line"):
+        ledger.reserve(seat("eve"), snapshot(2))
+    for user in ("eve", "max"):
+        clock.pass_(seconds=1)
+        ledger.take_ticket(seat(user), OPTIONS, snapshot(2))
+    assert run(ledger, 2) == []
+    assert [seen.expected is not None for _, seen in ledger.situation(snapshot(2)).told()] == [
+        True,
+        True,
+    ]
+    ledger.release(first.id)
+    assert run(ledger, 2) == ["eve offered GPU-0"]
+    with pytest.raises(NoSeatFree, match="2 servers wait"):
+        ledger.reserve(seat("late"), snapshot(2))
+    with pytest.raises(NoSeatFree):
+        ledger.reserve(seat("max"), snapshot(2))
+    got = ledger.reserve(seat("eve"), snapshot(2))
+    assert (got.devices, got.seat, got.seats) == (("GPU-0",), 0, 2)
+    assert [ticket.user for ticket in ledger.tickets()] == ["max"]
+
+
+def test_a_seat_is_not_taken_from_who_waits_for_the_whole_device(
+    ledger: Ledger, clock: Clock
+) -> None:
+    running = ledger.reserve(seat("ada"), snapshot(1))
+    wait(ledger, "bob")
+    clock.pass_(seconds=1)
+    with pytest.raises(OthersWait):  # it would stay for longer than ada, whom bob waits for
+        ledger.reserve(seat("eve"), snapshot(1))
+    assert ledger.reserve(seat("eve", hours=1), snapshot(1)).seat == 1
+    ledger.release(running.id)
+    assert run(ledger) == []
+
+
+def test_seats_of_one_device_are_offered_to_several(ledger: Ledger, clock: Clock) -> None:
+    for user in ("ada", "bob", "eve"):
+        ledger.take_ticket(seat(user), OPTIONS, snapshot(1))
+        clock.pass_(seconds=1)
+    assert run(ledger) == ["ada offered GPU-0", "bob offered GPU-0"]
+    offers = [ticket.offer for ticket in ledger.tickets() if ticket.offer]
+    assert [(offer.seat, offer.seats, offer.units) for offer in offers] == [
+        (0, 2, 1260), (1, 2, 1260)
+    ]  # fmt: skip
+    with pytest.raises(NoDeviceFree):  # nobody gets it alone
+        ledger.reserve(request("max"), snapshot(1))
+    assert ledger.leave("hub", "ada", "")
+    assert ledger.reserve(seat("bob"), snapshot(1)).devices == ("GPU-0",)
+    assert run(ledger) == ["eve offered GPU-0"]
 
 
 # --- what the tables see to ----------------------------------------------------------------------
@@ -282,6 +422,38 @@ def test_the_database_refuses_a_device_in_two_offers_or_in_an_offer_and_a_lease(
     (second,) = ledger.tickets()
     with pytest.raises(LedgerBusy), ledger._transaction() as db:
         ledger_tickets.update(db, replace(second, offer=replace(offer, devices=lease.devices)))
+
+
+def test_the_database_keeps_offers_of_seats_apart(ledger: Ledger, clock: Clock) -> None:
+    for user in ("ada", "bob"):
+        ledger.take_ticket(seat(user), OPTIONS, snapshot(1))
+    first, second = ledger.tickets()
+    offer = Offer(("GPU-0",), 1260, clock.time, 0, 2)
+    with ledger._transaction() as db:
+        ledger_tickets.update(db, replace(first, offer=offer))
+    for other in (offer, replace(offer, seat=3, seats=4), replace(offer, seat=0, seats=1)):
+        with pytest.raises(LedgerBusy), ledger._transaction() as db:
+            ledger_tickets.update(db, replace(second, offer=other))
+    with ledger._transaction() as db:
+        ledger_tickets.update(db, replace(second, offer=replace(offer, seat=1)))
+    assert [ticket.offer.seat for ticket in ledger.tickets() if ticket.offer] == [0, 1]
+
+
+def test_a_server_that_is_found_running_waits_no_more(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    ledger.adopt(Lease("old", 7, "hub", "bob", "", "bound", (), 0, "", clock.time, container="c"))
+    assert ledger.tickets() == ()
+
+
+def test_a_seat_that_is_found_ends_the_offer_of_that_alone(ledger: Ledger, clock: Clock) -> None:
+    for user in ("bob", "eve"):
+        ledger.take_ticket(seat(user), OPTIONS, snapshot(1))
+        clock.pass_(seconds=1)
+    run(ledger)
+    found = Lease("old", 7, "hub", "ada", "", "bound", ("GPU-0",), 1260, "", clock.time,
+                  container="c", seat=0, seats=2)  # fmt: skip
+    ledger.adopt(found)
+    assert [ticket.user for ticket in ledger.tickets() if ticket.offer] == ["eve"]
 
 
 def test_a_lease_that_is_found_ends_the_offer(ledger: Ledger, clock: Clock) -> None:

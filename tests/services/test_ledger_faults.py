@@ -136,7 +136,7 @@ def test_a_fault_of_a_whole_card_is_whose_instances_all_are(ledger: Ledger, cloc
 
 def test_after_many_the_user_waits_and_nobody_else(ledger: Ledger, clock: Clock) -> None:
     lease = serve(ledger, "ada")
-    ledger.take_ticket(request("ada", "two", 4, MANY), {}, snapshot())
+    ledger.take_ticket(request("ada", "two", 3, MANY), {}, snapshot())
     ledger.take_ticket(request("bob", gpus=4, limits=MANY), {}, snapshot())
     ledger.note_faults(faults(lease.devices[0], MOST, clock))
     assert ledger.paused("hub", "ada") is None

@@ -451,7 +451,7 @@ def test_a_seat_that_is_found_ends_the_offer_of_that_alone(ledger: Ledger, clock
         clock.pass_(seconds=1)
     run(ledger)
     found = Lease("old", 7, "hub", "ada", "", "bound", ("GPU-0",), 1260, "", clock.time,
-                  container="c", seat=0, seats=2)  # fmt: skip
+                  container="c", seat=0, seats=2, cards=("GPU-0",))  # fmt: skip
     ledger.adopt(found)
     assert [ticket.user for ticket in ledger.tickets() if ticket.offer] == ["eve"]
 

@@ -523,6 +523,10 @@ def scenes(draw: st.DrawFn) -> Scene:
         for one in leases
     )  # fmt: skip
     hours = st.integers(-30, 0)
+    limits = {
+        user: Limits(draw(st.sampled_from([0.5, 1.0, 3.0, None])), draw(st.sampled_from([1, None])))
+        for user in USERS
+    }
     tickets = []
     for number in range(draw(st.integers(0, 6))):
         offer = None
@@ -530,10 +534,9 @@ def scenes(draw: st.DrawFn) -> Scene:
             uuid = rest.pop()
             units = 360 if uuid.startswith("M") else 2520
             offer = Offer((uuid,), units, at(draw(st.integers(-1, 1)) / 60))
+        user = draw(st.sampled_from(USERS))
         made = Ticket(
-            f"t{number}", "hub", draw(st.sampled_from(USERS)), f"s{number}",
-            draw(wishes()),
-            Limits(draw(st.sampled_from([0.5, 1.0, 3.0, None])), draw(st.sampled_from([1, None]))),
+            f"t{number}", "hub", user, f"s{number}", draw(wishes()), limits[user],
             at(draw(hours)), at(draw(hours)), draw(st.sampled_from([1, 10, 90])),
             draw(st.none() | st.integers(1, 24)), offer, draw(st.integers(0, 1)),
             draw(st.sampled_from([0, 19, 20])),

@@ -177,16 +177,18 @@ class Runtime:
         await asyncio.wait([settled])
         while True:
             # Not wait_for: up to Python 3.11 it loses a cancel that comes with the nudge.
-            timer = asyncio.get_running_loop().call_later(
-                self.settings.reconcile_interval, self._nudge.set
-            )
+            # Until the hub can tell which servers it has, what an earlier one left is not known.
+            wait = self.settings.reconcile_interval if self._asked_hub else RETRY_SECONDS
+            timer = asyncio.get_running_loop().call_later(wait, self._nudge.set)
             try:
                 await self._nudge.wait()
             finally:
                 timer.cancel()
             self._nudge.clear()
             try:
+                asked = self._known_servers() is not None
                 await self.watch.look()
+                self._asked_hub |= asked
                 self.line.soon()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:

@@ -88,6 +88,7 @@ class Runtime:
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None
+        self._why_unsettled: Exception = EngineUnavailable("it has not been asked yet")
         self._nudge = asyncio.Event()
         self._asked_hub = False
 
@@ -115,14 +116,14 @@ class Runtime:
     async def ready(self) -> None:
         """Wait until the leases of earlier hub processes are settled.
 
-        Raises EngineUnavailable while the engine has not answered yet.
+        Raises what they wait for: EngineUnavailable while the engine has not answered yet.
         """
         self.begin()
         settled = self._settled
         if settled is not None and not settled.done():
             await asyncio.wait([settled], timeout=SETTLE_SECONDS)
         if settled is None or not settled.done():
-            raise EngineUnavailable("the first reconciliation has not ended yet")
+            raise self._why_unsettled
         settled.result()
         if not self._asked_hub and self._known_servers() is not None:
             # Only now it can be told which servers an earlier hub started and did not write down.
@@ -130,15 +131,17 @@ class Runtime:
             self._asked_hub = True
 
     async def _settle(self) -> None:
-        await self.in_ledger(Ledger.begin_incarnation)
+        begun = ""
         while True:
             try:
+                begun = begun or await self.in_ledger(Ledger.begin_incarnation)
                 await self.watch.begin()
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
                 return
             except (DS01Error, EngineRefused) as error:
+                self._why_unsettled = error
                 log.warning("Not ready to start servers yet: %s", told(error))
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -14,7 +14,7 @@ from traitlets import default
 
 from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import SERVER_COMMAND
-from ds01_spawner.errors import DS01Error, RenameRefused
+from ds01_spawner.errors import DS01Error, LedgerBusy, RenameRefused
 from ds01_spawner.hub import pages, planning
 from ds01_spawner.hub.endings import Ending, ending_of
 from ds01_spawner.hub.inherited import check_inherited
@@ -256,7 +256,8 @@ class DS01Spawner(Settings, DockerSpawner):
     async def _stop(self, seconds: int) -> None:
         runtime, container, lease = self.runtime, self.object_id, self.lease_id
         if lease:
-            await runtime.in_ledger(Ledger.releasing, lease)
+            with suppress(LedgerBusy):  # as on a full disk: reconcile then finds the lease without
+                await runtime.in_ledger(Ledger.releasing, lease)
         with suppress(EngineNotFound):
             await runtime.engine.stop_container(container, seconds)
         await planning.remove(runtime, container)

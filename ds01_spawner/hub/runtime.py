@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 CHANGES = frozenset({"start", "die", "destroy"})  # somebody else may start a container, too
+AGAIN_SECONDS = (0.3, 1.5)  # after an end, for the engine's list has it later than its events
 RETRY_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
 
@@ -160,6 +161,7 @@ class Runtime:
 
     async def _watch_engine(self) -> None:
         """Look as soon as one of our containers starts or ends; the timer is the fallback."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
@@ -170,6 +172,9 @@ class Runtime:
                     async for event in stream:
                         if event.get("Action") in CHANGES:
                             self.reconcile_soon()
+                        if event.get("Action") == "die":
+                            for seconds in AGAIN_SECONDS:
+                                loop.call_later(seconds, self.reconcile_soon)
             except (DS01Error, EngineRefused):
                 pass  # who needs the engine says so
             except Exception:

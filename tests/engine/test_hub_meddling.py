@@ -78,7 +78,7 @@ def test_nobody_gets_a_device_that_another_container_has(
     meddle(docker_client, engine_process, hub.container_of("anna")["Id"])
     outcome = hub.start("bert", **GPU)  # at this very moment, and then until it is theirs
     assert outcome.status in (201, 409, 503), outcome
-    wait_for(lambda: agree(hub), "leases and containers to agree")
+    wait_for(lambda: agree(hub), "leases and containers to agree, before the timer", 20)
     if hub.active("anna"):
         hub.stop("anna")
     wait_for(lambda: hub.start("bert", **GPU).status in (201, 400), "the device to be bert's")

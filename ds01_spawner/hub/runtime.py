@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 CHANGES = frozenset({"start", "die", "destroy"})  # somebody else may start a container, too
+AGAIN_SECONDS = (0.3, 1.5)  # after an end, for the engine's list has it later than its events
 RETRY_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
 
@@ -88,6 +89,7 @@ class Runtime:
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None
+        self._why_unsettled: Exception = EngineUnavailable("it has not been asked yet")
         self._nudge = asyncio.Event()
         self._asked_hub = False
 
@@ -115,14 +117,14 @@ class Runtime:
     async def ready(self) -> None:
         """Wait until the leases of earlier hub processes are settled.
 
-        Raises EngineUnavailable while the engine has not answered yet.
+        Raises what they wait for: EngineUnavailable while the engine has not answered yet.
         """
         self.begin()
         settled = self._settled
         if settled is not None and not settled.done():
             await asyncio.wait([settled], timeout=SETTLE_SECONDS)
         if settled is None or not settled.done():
-            raise EngineUnavailable("the first reconciliation has not ended yet")
+            raise self._why_unsettled
         settled.result()
         if not self._asked_hub and self._known_servers() is not None:
             # Only now it can be told which servers an earlier hub started and did not write down.
@@ -130,15 +132,17 @@ class Runtime:
             self._asked_hub = True
 
     async def _settle(self) -> None:
-        await self.in_ledger(Ledger.begin_incarnation)
+        begun = ""
         while True:
             try:
+                begun = begun or await self.in_ledger(Ledger.begin_incarnation)
                 await self.watch.begin()
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
                 return
             except (DS01Error, EngineRefused) as error:
+                self._why_unsettled = error
                 log.warning("Not ready to start servers yet: %s", told(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -157,6 +161,7 @@ class Runtime:
 
     async def _watch_engine(self) -> None:
         """Look as soon as one of our containers starts or ends; the timer is the fallback."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 stream = await self.engine.events({"ds01.hub": self.settings.hub_id})
@@ -167,6 +172,9 @@ class Runtime:
                     async for event in stream:
                         if event.get("Action") in CHANGES:
                             self.reconcile_soon()
+                        if event.get("Action") == "die":
+                            for seconds in AGAIN_SECONDS:
+                                loop.call_later(seconds, self.reconcile_soon)
             except (DS01Error, EngineRefused):
                 pass  # who needs the engine says so
             except Exception:
@@ -177,16 +185,18 @@ class Runtime:
         await asyncio.wait([settled])
         while True:
             # Not wait_for: up to Python 3.11 it loses a cancel that comes with the nudge.
-            timer = asyncio.get_running_loop().call_later(
-                self.settings.reconcile_interval, self._nudge.set
-            )
+            # Until the hub can tell which servers it has, what an earlier one left is not known.
+            wait = self.settings.reconcile_interval if self._asked_hub else RETRY_SECONDS
+            timer = asyncio.get_running_loop().call_later(wait, self._nudge.set)
             try:
                 await self._nudge.wait()
             finally:
                 timer.cancel()
             self._nudge.clear()
             try:
+                asked = self._known_servers() is not None
                 await self.watch.look()
+                self._asked_hub |= asked
                 self.line.soon()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:

@@ -14,7 +14,7 @@ from traitlets import default
 
 from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import SERVER_COMMAND
-from ds01_spawner.errors import DS01Error, RenameRefused
+from ds01_spawner.errors import DS01Error, LedgerBusy, RenameRefused
 from ds01_spawner.hub import pages, planning
 from ds01_spawner.hub.endings import Ending, ending_of
 from ds01_spawner.hub.inherited import check_inherited
@@ -86,6 +86,7 @@ class DS01Spawner(Settings, DockerSpawner):
         check_inherited(self.config)
         self.progress_log: ProgressLog | None = None
         self.lease_id = ""
+        self._starting: asyncio.Task[Any] | None = None
         self._undoing: asyncio.Task[None] | None = None
 
     @property
@@ -130,6 +131,7 @@ class DS01Spawner(Settings, DockerSpawner):
         """Start the server; its address and port. Leaves nothing behind when it fails."""
         self.progress_log = progress = ProgressLog()
         start = Start(self.runtime, self.asker(), progress)
+        self._starting = asyncio.current_task()
         try:
             await start.resolve()
             await start.admit()
@@ -149,6 +151,7 @@ class DS01Spawner(Settings, DockerSpawner):
                 await asyncio.shield(self._undoing)
             raise self._told(error) from None
         finally:
+            self._starting = None
             progress.close()
         STARTS.labels(outcome="ready").inc()
         return address
@@ -208,7 +211,7 @@ class DS01Spawner(Settings, DockerSpawner):
 
     async def poll(self) -> int | None:
         """None while it runs or nobody knows; else its exit status. Never raises."""
-        if self._undoing is not None and not self._undoing.done():
+        if self._starting or (self._undoing is not None and not self._undoing.done()):
             return None  # so that the hub calls stop(), which waits
         if not self.object_id:
             return 0
@@ -241,17 +244,20 @@ class DS01Spawner(Settings, DockerSpawner):
 
         Raises while the engine does not answer: the lease stays, as the container may.
         """
+        if self._starting is not None:  # the hub's cancel did not reach it
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
         if self._undoing is not None:
             await asyncio.shield(self._undoing)
         if not self.object_id:
             return
-        runtime = self.runtime
-        await asyncio.shield(runtime.keep(self._stop(0 if now else STOP_SECONDS)))
+        await asyncio.shield(self.runtime.keep(self._stop(0 if now else STOP_SECONDS)))
 
     async def _stop(self, seconds: int) -> None:
         runtime, container, lease = self.runtime, self.object_id, self.lease_id
         if lease:
-            await runtime.in_ledger(Ledger.releasing, lease)
+            with suppress(LedgerBusy):  # as on a full disk: reconcile then finds the lease without
+                await runtime.in_ledger(Ledger.releasing, lease)
         with suppress(EngineNotFound):
             await runtime.engine.stop_container(container, seconds)
         await planning.remove(runtime, container)

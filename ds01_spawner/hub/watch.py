@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Watch:
     """The servers of one hub, as of the last look."""
 
-    def __init__(self, runtime: Runtime, processes: Processes = Processes()) -> None:  # noqa: B008
+    def __init__(self, runtime: Runtime, processes: Processes | None = None) -> None:
         self._runtime = runtime
-        self._processes = processes
+        self._processes = processes or Processes()
         self._losses = Losses(runtime)
         self._faults = HubFaults(runtime)
         self._leases: dict[tuple[str, str], Lease] = {}

@@ -278,7 +278,8 @@ def _set_up(
             _create(connection, simulated, now)
         for newer in range(version or VERSION, VERSION):
             _run(connection, "".join(_UPGRADES[newer + 1]))
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        if version != VERSION:  # writing it again would need room on the disk
+            connection.execute(f"PRAGMA user_version={VERSION}")
         _check_kind(connection, path, simulated)
     except BaseException:
         connection.execute("ROLLBACK")

@@ -88,7 +88,9 @@ def decide(situation: Situation, containers: Iterable[Seen]) -> tuple[Action, ..
         else:
             strays.append(container)
     actions = [a for lease in live.values() for a in _of(lease, matched.get(lease.id), situation)]
-    return (*actions, *_of_strays(strays, situation))
+    # An old copy of the ledger has leases whose containers are gone: they stand in nobody's way.
+    empty = {a.object for a in actions if a.action == "release"} - matched.keys()
+    return (*actions, *_of_strays(strays, situation, empty))
 
 
 def _belongs(container: Seen, lease: Lease) -> bool:
@@ -188,12 +190,16 @@ def ending(
 # --- containers without a lease --------------------------------------------------------------
 
 
-def _of_strays(strays: Iterable[Seen], situation: Situation) -> Iterator[Action]:
-    live = list(situation.leases)
+def _of_strays(
+    strays: Iterable[Seen], situation: Situation, empty: Container[str]
+) -> Iterator[Action]:
+    """Adopt or remove them; `empty` are leases that end and have no container."""
+    live = [lease for lease in situation.leases if lease.id not in empty]
     for container in strays:
         if container.state == "removing":
             continue
-        why = _why_ghost(container, live, situation)
+        twin = container.lease in empty
+        why = "another container has its lease" if twin else _why_ghost(container, live, situation)
         if why:
             yield Action("remove", container.name, why, None, container.id)
             continue

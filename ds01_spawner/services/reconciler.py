@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import suppress
@@ -181,13 +182,19 @@ class Reconciler:
     # --- doing -------------------------------------------------------------------------------
 
     async def _do_all(self, actions: Iterable[Action]) -> tuple[Action, ...]:
-        """Do the actions: those on one server in order, servers side by side."""
-        chains: dict[str, list[Action]] = {}
+        """Do the actions: those on one server in order, servers side by side.
+
+        Leases are put back at the end, when what stands in their way was released.
+        """
+        chains: dict[tuple[bool, str], list[Action]] = {}
         for action in actions:
             key = action.lease.id if action.lease else action.container
-            chains.setdefault(key, []).append(action)
-        done = await asyncio.gather(*(self._do_chain(chain) for chain in chains.values()))
-        return tuple(action for chain in done for action in chain)
+            chains.setdefault((action.action == "adopt", key), []).append(action)
+        done: list[Action] = []
+        for last in (False, True):
+            now = [self._do_chain(chain) for (adopt, _), chain in chains.items() if adopt == last]
+            done += itertools.chain(*await asyncio.gather(*now))
+        return tuple(done)
 
     async def _do_chain(self, chain: Iterable[Action]) -> list[Action]:
         done: list[Action] = []

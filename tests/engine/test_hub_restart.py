@@ -142,6 +142,8 @@ def test_a_hub_that_starts_while_its_engine_hangs_drops_no_server(
     try:
         hub.restart(signal.SIGKILL)
         wait_for(lambda: hub.runs("anna"), "the hub to give up asking", 120)
+        # The proxy is a new one: the hub gives it the way to a server after it says that it runs.
+        wait_for(lambda: hub.page("/user/anna/").status_code == 200, "the way to the server")
         assert hub.page("/user/anna/").json()["container"] == container[:12]
         assert hub.leases() == {"anna": "bound"}
     finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
+from ds01_spawner.hub import planning
 from tests.hub.clients import PATIENCE_S, server_path, until
 from tests.hub.world import World
 
@@ -71,6 +73,47 @@ async def test_while_the_engine_hangs_the_server_is_still_stopping(world: World,
     assert await world.left_of(user) == ([], [])
     assert (await world.start(user, options(user))).code == 201
     await world.stop(user)
+
+
+@pytest.mark.parametrize("call", ["create_container", "start_container", "inspect_container"])
+async def test_a_start_that_its_cancel_did_not_reach_ends_before_its_stop(
+    world: World, user: str, call: str
+) -> None:
+    """As where a library swallows the cancel: the hub stops what still starts."""
+    async with world.starting(user, options(user), at=call) as gate:
+        spawner = world.spawner(user)
+        assert await spawner.poll() is None
+        stop = asyncio.ensure_future(world.hub.users[user].stop())
+        await until(lambda: spawner._undoing is not None)
+        gate.set()
+        await asyncio.wait_for(stop, PATIENCE_S)
+        assert await world.left_of(user) == ([], [])
+    assert (await world.model(user))["servers"] == {}
+    assert (await world.start(user, options(user))).code == 201
+    await world.stop(user)
+
+
+async def test_a_start_that_swallows_every_cancel_is_ended_once_it_runs(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, going, goes_on = planning.http_answers, asyncio.Event(), asyncio.Event()
+
+    async def deaf(address: str, port: int, path: str) -> bool:
+        going.set()
+        while not goes_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await goes_on.wait()
+        return await answers(address, port, path)
+
+    monkeypatch.setattr(planning, "http_answers", deaf)
+    request = asyncio.ensure_future(world.start(user, options(user)))
+    await asyncio.wait_for(going.wait(), PATIENCE_S)
+    stop = asyncio.ensure_future(world.hub.users[user].stop())
+    asyncio.get_running_loop().call_later(0.1, goes_on.set)
+    await asyncio.wait_for(stop, PATIENCE_S)
+    assert await world.left_of(user) == ([], [])
+    await asyncio.wait_for(request, PATIENCE_S)
+    assert await world.left_of(user) == ([], [])
 
 
 async def test_a_build_that_takes_too_long_ends_with_the_start(world: World, user: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
 
 from ds01_spawner.errors import EngineUnavailable
-from ds01_spawner.services.engine import EngineRefused
+from ds01_spawner.services.engine import EngineRefused, Json, Labels
 from tests.hub.clients import until
 from tests.hub.world import World
 
@@ -90,6 +91,29 @@ async def test_the_hub_notices_at_once_that_a_server_died(
     assert world.told(user)[-2:] == ["container.remove", "gpu.release"]
     assert (await world.start(user, GPU)).code == 201
     await world.stop(user)
+
+
+async def test_the_hub_notices_it_though_the_engines_list_is_behind_its_events(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real engine tells of an end first, and cleans up before its list has it."""
+    await world.start(user, GPU)
+    listed, behind = world.engine.list_containers, asyncio.Event()
+
+    async def list_containers(labels: Labels, all: bool = True) -> list[Json]:
+        found = await listed(labels, all)
+        if behind.is_set():
+            return found
+        behind.set()
+        return [{**container, "State": "running"} for container in found]
+
+    async with world.undisturbed():
+        monkeypatch.setattr(world.engine, "list_containers", list_containers)
+        world.engine.exit(f"ds01.{user}", 1)
+    began = time.monotonic()
+    await until(lambda: "gpu.release" in world.told(user))
+    assert time.monotonic() - began < world.runtime.settings.reconcile_interval / 2
+    await gone(world, user)
 
 
 async def test_a_server_that_died_while_events_were_lost(world: World, user: str) -> None:

@@ -471,7 +471,7 @@ class Histories(RuleBasedStateMachine):
     # --- the hub, the engine, the ledger, the clock ----------------------------------------------
 
     @rule(lose_ledger=st.booleans(), late_start=st.booleans())
-    def kill_hub(self, lose_ledger: bool, late_start: bool) -> None:
+    def kill_hub(self, lose_ledger: bool, late_start: bool, old_ledger: bool = False) -> None:
         """The hub dies and starts again; before it grants anything it reconciles."""
         confirmed = [s for s in self.starts if s.container and not s.started]
         if late_start and confirmed:  # the engine still does the start that was asked of it
@@ -483,12 +483,20 @@ class Histories(RuleBasedStateMachine):
             if not s.container
         ]
         self.starts = []
-        self.world.kill_hub(lose_ledger)
+        self.world.kill_hub(lose_ledger, old_ledger)
         self.settle()
         leases = self.world.ledger.leases()
         held = {lease.container for lease in leases}
         assert {c["Id"] for c in self.ours()} == held, "a restart leaves no leak and no ghost"
         assert {(lease.user, lease.server) for lease in leases} <= self.world.known
+
+    @rule()
+    def copy_the_ledger(self) -> None:
+        self.world.copy_ledger()
+
+    @rule(late_start=st.booleans())
+    def kill_hub_and_put_the_copy_back(self, late_start: bool) -> None:
+        self.kill_hub(lose_ledger=False, late_start=late_start, old_ledger=True)
 
     @rule(minutes=st.sampled_from([1, 20, 90, 230]))
     def time_passes(self, minutes: int) -> None:

@@ -813,3 +813,12 @@ async def test_no_lease_has_a_device_of_the_other_maker(
     assert sorted(uuid for lease in ledger.leases() for uuid in lease.devices) == sorted(theirs)
     with pytest.raises(NoDeviceFree):
         ledger.reserve(LeaseRequest("hub", "late", "", Wanted(1, "any", needs), Limits()), host)
+
+
+def test_on_a_full_disk_nothing_is_given_out_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Told by `full_disk`, which may mount a disk to fill: in a namespace of its own."""
+    may = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
+    command = ["unshare", *may, sys.executable, "-m", "tests.services.full_disk", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == [], "the disk was this test's own"

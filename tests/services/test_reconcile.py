@@ -48,6 +48,7 @@ IDLE = {"idle_h": 2, "since": SOON - 2 * HOUR}
 REMOVE = ["remove ds01.ada", "release L"]
 END = ["stop ds01.ada", *REMOVE]
 APART = ["release L", "remove ds01.ada"]
+ANEW = ["release M", "adopt L"]
 WINDOWS = [
     # what happened, lease, container, done
     # --- a start
@@ -119,6 +120,23 @@ WINDOWS = [
     (
         "its number was given out since",
         lease("reserved", id="M", user="bob", devices=()), container(), ["remove ds01.ada"],
+    ),
+    # --- the ledger is an old copy: its lease has no container
+    (
+        "its server was started again after the copy",
+        lease(incarnation=OLD, id="M", generation=3, container="c0"), container(), ANEW,
+    ),
+    (
+        "its GPU was given out again after the copy",
+        lease(incarnation=OLD, id="M", user="bob", generation=3, container="c0"), container(), ANEW,
+    ),
+    (
+        "copied in the middle of a start",
+        lease("reserved", OLD, id="M", user="bob", generation=3), container(), ANEW,
+    ),
+    (
+        "another hub's lease has its GPU",
+        lease(hub="other", id="M", generation=3, container="c0"), container(), ["remove ds01.ada"],
     ),
     # --- not ours
     ("another hub's", None, container(hub="other"), []),

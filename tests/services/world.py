@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -47,6 +50,7 @@ class World:
         self.ids = itertools.count()
         self.told: list[Action] = []
         self.known: set[tuple[str, str]] | None = None
+        self.copy = self.path.parent.with_suffix(".copy")
         self.engine.add_image(IMAGE)
         self.begin()
 
@@ -61,9 +65,21 @@ class World:
             on_event=self.told.append, known_servers=lambda: self.known,
         )  # fmt: skip
 
-    def kill_hub(self, lose_ledger: bool = False) -> None:
-        """The hub dies and starts again."""
+    def copy_ledger(self) -> None:
+        """Put a copy aside, as a backup does."""
+        with (
+            closing(sqlite3.connect(self.path)) as ledger,
+            closing(sqlite3.connect(self.copy)) as copy,
+        ):
+            ledger.backup(copy)
+
+    def kill_hub(self, lose_ledger: bool = False, old_ledger: bool = False) -> None:
+        """The hub dies and starts again; its ledger may be the copy then, if there is one."""
         self.ledger.close()
+        if old_ledger and self.copy.exists():
+            for file in self.path.parent.iterdir():
+                file.unlink()
+            shutil.copy(self.copy, self.path)
         if lose_ledger:
             for file in self.path.parent.iterdir():
                 file.unlink()

@@ -27,7 +27,7 @@ from ds01_spawner.errors import (
     ServerDied,
     ServerSilent,
 )
-from ds01_spawner.hub import planning
+from ds01_spawner.hub import containers, planning
 from ds01_spawner.hub.planning import Asker
 from ds01_spawner.hub.progress import Phase, ProgressLog
 from ds01_spawner.hub.runtime import Runtime, told
@@ -135,7 +135,8 @@ class Start:
             body = create_body(await self.plan())
             self._creating = self.runtime.keep(self._create(body))
             self.container = await asyncio.shield(self._creating)
-            await planning.prepare_home(self.runtime, self.container, self.asker)
+            owner = await planning.account(self.runtime, self.asker.user)
+            await containers.prepare_home(self.runtime, self.container, self.asker.user, owner)
             self._tell("container.create")
 
     async def start(self) -> None:
@@ -144,7 +145,7 @@ class Start:
         async with self.phase("start"):
             await self._turn.begin()
             await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
-            await planning.start_container(self.runtime, self.container, self.devices)
+            await containers.start_container(self.runtime, self.container, self.devices)
 
     async def answers(self) -> tuple[str, int]:
         """Wait until the server answers; its address and port.
@@ -154,15 +155,17 @@ class Start:
         """
         lease = self._own_lease()
         async with self.phase("ready"):
-            address = await planning.address(self.runtime, self.container)
+            address = await containers.address(self.runtime, self.container)
             deadline = time.monotonic() + self.asker.ready_timeout
             look = time.monotonic() + LOOK_SECONDS
-            while not await planning.http_answers(address, self.asker.port, self.asker.ready_path):
+            while not await containers.http_answers(
+                address, self.asker.port, self.asker.ready_path
+            ):
                 if time.monotonic() >= look:
                     await self._still_alive()
                     look = time.monotonic() + LOOK_SECONDS
                 if time.monotonic() >= deadline:
-                    tail = await planning.log_tail(self.runtime, self.container)
+                    tail = await containers.log_tail(self.runtime, self.container)
                     raise ServerSilent(self.asker.ready_timeout, tail)
                 await asyncio.sleep(PROBE_SECONDS)
             self._turn.end()
@@ -187,7 +190,7 @@ class Start:
             if self._creating is not None:
                 # A create call that failed may have made it all the same.
                 self.container = await _quietly(self._creating) or self.container
-                await planning.remove(self.runtime, self.container or self.name, self.lease.id)
+                await containers.remove(self.runtime, self.container or self.name, self.lease.id)
             await self.runtime.in_ledger(Ledger.release, self.lease.id)
             self.runtime.line.soon()
             self._tell("gpu.release" if self.lease.devices else "container.release")
@@ -250,7 +253,7 @@ class Start:
         for lease in leases:
             if (lease.hub, lease.user, lease.server) == (hub, self.asker.user, self.asker.server):
                 container = lease.container or lease.container_name
-                await planning.remove(self.runtime, container, lease.id)
+                await containers.remove(self.runtime, container, lease.id)
                 await self.runtime.in_ledger(Ledger.release, lease.id)
 
     async def _create(self, body: dict[str, Any]) -> str:
@@ -268,19 +271,19 @@ class Start:
     async def _make_way(self) -> None:
         """Remove the container that has the name, if it is this hub's and not a newer start's."""
         lease = self._own_lease()
-        seen = await planning.inspect(self.runtime, self.name)
+        seen = await containers.inspect(self.runtime, self.name)
         if seen is None:
             return
         if (seen["Config"]["Labels"] or {}).get("ds01.hub") != self.runtime.settings.hub_id:
             raise NameTaken(self.name)
         await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
-        await planning.remove(self.runtime, seen["Id"])
+        await containers.remove(self.runtime, seen["Id"])
 
     async def _still_alive(self) -> None:
-        seen = await planning.inspect(self.runtime, self.container)
+        seen = await containers.inspect(self.runtime, self.container)
         state = seen["State"] if seen else {"Running": False, "ExitCode": None}
         if not state["Running"]:
-            tail = await planning.log_tail(self.runtime, self.container)
+            tail = await containers.log_tail(self.runtime, self.container)
             raise ServerDied(state.get("ExitCode"), bool(state.get("OOMKilled")), tail)
 
     def _tell(self, event: str) -> None:

@@ -15,7 +15,7 @@ from traitlets import default
 from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, LedgerBusy, RenameRefused
-from ds01_spawner.hub import pages, planning
+from ds01_spawner.hub import containers, pages
 from ds01_spawner.hub.endings import Ending, ending_of
 from ds01_spawner.hub.inherited import check_inherited
 from ds01_spawner.hub.losses import Loss, loss_of
@@ -260,7 +260,7 @@ class DS01Spawner(Settings, DockerSpawner):
                 await runtime.in_ledger(Ledger.releasing, lease)
         with suppress(EngineNotFound):
             await runtime.engine.stop_container(container, seconds)
-        await planning.remove(runtime, container)
+        await containers.remove(runtime, container)
         if lease:
             await runtime.in_ledger(Ledger.release, lease)
             runtime.line.soon()
@@ -297,7 +297,7 @@ class DS01Spawner(Settings, DockerSpawner):
         """
         address = ""
         with suppress(DS01Error, EngineRefused):
-            address = await planning.address(self.runtime, self.object_id)
+            address = await containers.address(self.runtime, self.object_id)
         if not address:
             return str(self.server.url)
         return f"http://{address}:{self.port}{self.server.base_url}"

@@ -19,7 +19,7 @@ from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.injection import proven
-from ds01_spawner.services.ledger_schema import count_leases
+from ds01_spawner.services.ledger_opening import count_leases
 from ds01_spawner.services.settings import Settings
 
 NVIDIA_CONFIG = Path("/etc/nvidia-container-runtime/config.toml")

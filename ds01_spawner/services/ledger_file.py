@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.errors import LedgerUnusable
-from ds01_spawner.services.ledger_schema import identity, in_words, open_ledger, patiently
+from ds01_spawner.services.ledger_opening import identity, in_words, open_ledger, patiently
 
 GPU_CEILING_H = 72.0
 HOLD_CEILING_H = 1.0

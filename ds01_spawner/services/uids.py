@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ds01_spawner.errors import UidsExhausted, UidsUnusable
-from ds01_spawner.services.ledger_schema import prepare_file
+from ds01_spawner.services.ledger_opening import prepare_file
 
 APPLICATION_ID = 0x44533032  # "DS02"; the ledger's is "DS01"
 VERSION = 1

@@ -18,7 +18,7 @@ from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.gpu_way import Choice
 from ds01_spawner.core.injection import way_of
 from ds01_spawner.errors import DeviceNotDescribed
-from ds01_spawner.hub import planning
+from ds01_spawner.hub import containers
 from ds01_spawner.services import wiring
 from ds01_spawner.services.checkup import checkup
 from ds01_spawner.services.docker_engine import DockerEngine
@@ -108,7 +108,7 @@ async def started(engine: DockerEngine, *uuids: str) -> str:
         home="/", devices=devices, way=way,
     )  # fmt: skip
     id = await engine.create_container(f"ds01-{secrets.token_hex(4)}", create_body(plan))
-    await planning.start_container(SimpleNamespace(engine=engine), id, devices)  # type: ignore[arg-type]
+    await containers.start_container(SimpleNamespace(engine=engine), id, devices)  # type: ignore[arg-type]
     return id
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from ds01_spawner.hub import planning
+from ds01_spawner.hub import containers
 from tests.hub.clients import PATIENCE_S, server_path, until
 from tests.hub.world import World
 
@@ -96,7 +96,7 @@ async def test_a_start_that_its_cancel_did_not_reach_ends_before_its_stop(
 async def test_a_start_that_swallows_every_cancel_is_ended_once_it_runs(
     world: World, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, going, goes_on = planning.http_answers, asyncio.Event(), asyncio.Event()
+    answers, going, goes_on = containers.http_answers, asyncio.Event(), asyncio.Event()
 
     async def deaf(address: str, port: int, path: str) -> bool:
         going.set()
@@ -105,7 +105,7 @@ async def test_a_start_that_swallows_every_cancel_is_ended_once_it_runs(
                 await goes_on.wait()
         return await answers(address, port, path)
 
-    monkeypatch.setattr(planning, "http_answers", deaf)
+    monkeypatch.setattr(containers, "http_answers", deaf)
     request = asyncio.ensure_future(world.start(user, options(user)))
     await asyncio.wait_for(going.wait(), PATIENCE_S)
     stop = asyncio.ensure_future(world.hub.users[user].stop())

@@ -12,7 +12,7 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.limits import HostCapacity, Limits
 from ds01_spawner.core.options import Request
 from ds01_spawner.errors import NoAccount
-from ds01_spawner.hub import planning
+from ds01_spawner.hub import containers
 from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.hub.planning import resources, workspace_mount
 from ds01_spawner.services.settings import Settings, from_config
@@ -96,8 +96,8 @@ async def test_a_cancel_that_comes_with_the_answer_is_not_lost(
     async def speaks(*_address: object) -> bool:
         return await answered.wait()
 
-    monkeypatch.setattr(planning, "_speaks_http", speaks)
-    probe = asyncio.ensure_future(planning.http_answers("127.0.0.1", 1, "/"))
+    monkeypatch.setattr(containers, "_speaks_http", speaks)
+    probe = asyncio.ensure_future(containers.http_answers("127.0.0.1", 1, "/"))
     for _ in range(3):
         await asyncio.sleep(0)
     answered.set()

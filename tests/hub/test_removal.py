@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from ds01_spawner.hub import planning
+from ds01_spawner.hub import containers
 from tests.fakes.engine import FakeEngine
 
 
@@ -15,7 +15,7 @@ async def test_a_removal_takes_the_nameless_volumes_of_the_image_along() -> None
     runtime: Any = SimpleNamespace(engine=engine, settings=SimpleNamespace(hub_id="hub"))
     labels = {"ds01.hub": "hub"}
     id = await engine.create_container("server", {"Image": "image:1", "Labels": labels})
-    await planning.remove(runtime, "server")
+    await containers.remove(runtime, "server")
     (removal,) = engine.made("remove_container")
     force, volumes = True, True
     assert removal.args == (id, force, volumes)

@@ -137,6 +137,7 @@ class Runtime:
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
+                await self.images.sweep()
                 return
             except (DS01Error, EngineRefused) as error:
                 log.warning("Not ready to start servers yet: %s", told(error))

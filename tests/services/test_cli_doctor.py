@@ -22,7 +22,8 @@ from tests.fakes.engine import FakeEngine
 
 NAMES = [
     "configuration", "policy", "catalog", "data folder", "ledger", "engine", "clock", "storage",
-    "disk", "cgroup", "limits", "engine warnings", "network", "devices", "gpu way", "gpu hazards",
+    "disk", "cgroup", "limits", "engine warnings", "network",
+    "build network", "devices", "gpu way", "gpu hazards",
 ]  # fmt: skip
 GPU = Device("GPU-1", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30)
 Checks = Mapping[str, Mapping[str, Any]]

@@ -144,7 +144,7 @@ def bodies(
     told = {"seconds": seconds, "port": PORT, "doors": {k: asdict(d) for k, d in reached.items()}}
     arguments = [script, json.dumps(told, sort_keys=True)]
     return (
-        _body(image, hub, "gate", arguments, {"NetworkMode": "default"})
+        _body(image, hub, "gate", arguments, {"NetworkMode": "bridge"})
         | {"Volumes": {_MEETING: {}}},
         _body(image, hub, "door", arguments, {"NetworkMode": "none", "VolumesFrom": [gate]}),
     )

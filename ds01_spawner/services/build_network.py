@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ds01_spawner.core.build_gate import FAILED, LABEL, READY, Door, bodies, proxy_arguments
+from ds01_spawner.core.build_log import clean
 from ds01_spawner.errors import BuildNetworkUnusable, EngineUnavailable
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.image_files import image_files
@@ -89,7 +90,11 @@ class GatedNetwork(BuildNetwork):
             except asyncio.CancelledError:
                 await asyncio.wait([making])  # what is being made can be removed only then
                 raise
-            yield Joined(f"container:{id}", proxy_arguments())
+            try:
+                yield Joined(f"container:{id}", proxy_arguments())
+            except EngineRefused:
+                await self._tell(gate)
+                raise
         finally:
             await asyncio.shield(asyncio.gather(*(self._remove(name) for name in (gate, door))))
 
@@ -119,6 +124,12 @@ class GatedNetwork(BuildNetwork):
                 if FAILED in text.splitlines():
                     raise BuildNetworkUnusable(text)
             await asyncio.sleep(LOOK_S)
+
+    async def _tell(self, gate: str) -> None:
+        """Put into the log what a build that failed was refused."""
+        with suppress(EngineUnavailable, EngineRefused):
+            for line in (await self._engine.logs(gate, LINES)).splitlines():
+                log.info("%s: %s", gate, clean(line))
 
     async def _remove(self, container: str) -> None:
         """Remove one, and wait until it is gone; never raises."""

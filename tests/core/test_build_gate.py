@@ -120,7 +120,7 @@ def test_the_steps_find_the_gate_in_both_spellings() -> None:
 def test_the_two_containers() -> None:
     reached = {"pypi.org:443": Door(PROXY, private=False)}
     gate, door = bodies("base:1", "teaching", "g", "print()", reached, 60)
-    assert gate["HostConfig"]["NetworkMode"] == "default"
+    assert gate["HostConfig"]["NetworkMode"] == "bridge"
     assert door["HostConfig"]["NetworkMode"] == "none"
     assert door["HostConfig"]["VolumesFrom"] == ["g"]
     assert gate["Volumes"] == {"/ds01-gate": {}}

@@ -188,6 +188,7 @@ class Runtime:
             self._nudge.clear()
             try:
                 await self.watch.look()
+                await self.images.sweep()
                 self.line.soon()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:

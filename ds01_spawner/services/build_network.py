@@ -41,7 +41,10 @@ class BuildNetwork(Protocol):
         ...
 
     async def sweep(self) -> None:
-        """Remove what builds of an earlier process of this hub left behind."""
+        """Remove what builds left: at first those of an earlier process, later those of this one.
+
+        Raises EngineUnavailable.
+        """
         ...
 
 
@@ -77,12 +80,16 @@ class GatedNetwork(BuildNetwork):
         self._engine = engine
         self._hub, self._doors, self._seconds = hub, dict(doors), seconds
         self._new_id = new_id
+        self._open: set[str] = set()  # by name
+        self._left: set[str] = set()
+        self._swept = False
 
     @asynccontextmanager
     async def open(self, image: str) -> AsyncIterator[Joined]:
         """Gate and door, made and removed."""
         name = f"ds01-build-{self._new_id()[:16]}"
         gate, door = f"{name}-gate", f"{name}-door"
+        self._open |= {gate, door}
         making = asyncio.ensure_future(self._make(image, gate, door))
         try:
             try:
@@ -133,14 +140,20 @@ class GatedNetwork(BuildNetwork):
 
     async def _remove(self, container: str) -> None:
         """Remove one, and wait until it is gone; never raises."""
+        self._open.discard(container)
+        self._left.add(container)
         try:
             with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
                 await self._engine.remove_container(container, force=True, volumes=True)
-            await self._engine.wait_removed(container, GONE_S)
+            if await self._engine.wait_removed(container, GONE_S):
+                self._left.discard(container)
         except (EngineUnavailable, EngineRefused) as error:
-            log.warning("%s of a build goes by itself, for it is not removed: %s", container, error)
+            log.warning("%s is to be removed later: %s", container, error)
 
     async def sweep(self) -> None:
-        """Remove the gates and doors of this hub's builds, none of which runs in this process."""
-        found = await self._engine.list_containers({LABEL: self._hub})
-        await asyncio.gather(*(self._remove(str(container["Id"])) for container in found))
+        """Remove gates and doors whose builds have ended."""
+        if not self._swept:
+            found = await self._engine.list_containers({LABEL: self._hub})
+            self._left |= {str(c["Names"][0]).lstrip("/") for c in found} - self._open
+            self._swept = True
+        await asyncio.gather(*(self._remove(name) for name in tuple(self._left)))

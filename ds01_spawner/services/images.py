@@ -88,7 +88,7 @@ class Images:
         return image
 
     async def sweep(self) -> None:
-        """Remove what builds of an earlier process of this hub left behind."""
+        """Remove what builds left behind; raises EngineUnavailable."""
         await self._network.sweep()
 
     async def preview(self, request: Request, user: str, offer: Offer) -> tuple[ReadyImage, str]:

@@ -22,7 +22,7 @@ from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
 from ds01_spawner.services.builder import Builder, Remembered, derived_scripts
 from ds01_spawner.services.docker_engine import DockerEngine
-from tests.conftest import EngineProcess, wait_for
+from tests.conftest import EngineProcess, steps_of_builds
 from tests.engine import curious
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Bench:
         )
 
     async def build(
-        self, site: BuildSite, made: Recipe, context: Callable[[], dict[str, bytes]]
+        self, network: GatedNetwork, made: Recipe, context: Callable[[], dict[str, bytes]]
     ) -> str:
         builder = Builder(
             self.engine,
@@ -77,7 +77,7 @@ class Bench:
             log_dir=self.folder,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
-            network=self.network(site),
+            network=network,
         )
         name = image_name(made, USER, "p")
         return await builder.ensure(made, name, self.base.tag, context, lambda event: None)
@@ -183,7 +183,7 @@ async def installed(
     plain_site = BuildSite(ca_pem=ca_pem)
     plain = bench.recipe()
     image = await bench.build(
-        plain_site,
+        bench.network(plain_site),
         plain,
         lambda: build_context(plain, bench.base.tag, plain_site, derived_scripts()),
     )
@@ -198,7 +198,7 @@ async def installed(
             "site.env": whole["common/site.env"],
             "requirements.txt": whole["requirements.txt"],
         }
-        built = await bench.build(site, made, lambda files=files: files)
+        built = await bench.build(bench.network(site), made, lambda files=files: files)
         for name in ("at_build", "at_start"):
             script = f"cat /opt/ds01/env/lib/python3*/site-packages/ds01_curious/{name}.json"
             container = run(["sh", "-c", script], built)
@@ -279,22 +279,27 @@ async def test_what_nobody_removes_ends_by_itself(bench: Bench) -> None:
 
 
 @asynccontextmanager
-async def a_step(bench: Bench) -> AsyncIterator[asyncio.Task[str]]:
+async def a_step(bench: Bench, network: GatedNetwork) -> AsyncIterator[asyncio.Task[str]]:
     """A build in the middle of a step."""
     made = bench.recipe(f"ds01-{uuid4().hex}")
     text = f"FROM {bench.base.tag}\nLABEL of={made.short}\nRUN sleep 300\n"
-    site = BuildSite()
-    building = asyncio.ensure_future(bench.build(site, made, lambda: {"Dockerfile": text.encode()}))
+    building = asyncio.ensure_future(
+        bench.build(network, made, lambda: {"Dockerfile": text.encode()})
+    )
     for _ in range(600):
         if any(c["Command"] == "/bin/sh -c 'sleep 300'" for c in bench.client.containers()):
             break
         await asyncio.sleep(0.05)
     assert len(bench.gates()) == 2
-    yield building
+    try:
+        yield building
+    finally:
+        for step in steps_of_builds(bench.client):  # a killed engine leaves it
+            bench.client.remove_container(step["Id"], force=True)
 
 
 async def test_a_build_that_is_given_up_leaves_no_gate(bench: Bench) -> None:
-    async with a_step(bench) as building:
+    async with a_step(bench, bench.network(BuildSite())) as building:
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
             await building
@@ -304,9 +309,11 @@ async def test_a_build_that_is_given_up_leaves_no_gate(bench: Bench) -> None:
 async def test_an_engine_that_is_killed_leaves_no_gate(
     bench: Bench, engine_process: EngineProcess
 ) -> None:
-    async with a_step(bench) as building:
+    network = bench.network(BuildSite())
+    async with a_step(bench, network) as building:
         await asyncio.to_thread(engine_process.kill, signal.SIGKILL)
         with pytest.raises(EngineUnavailable):
             await building
         await asyncio.to_thread(engine_process.start)
-        await asyncio.to_thread(wait_for, lambda: not bench.gates(), "the gate to go")
+        await network.sweep()
+        assert bench.gates() == []

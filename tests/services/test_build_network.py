@@ -155,16 +155,27 @@ async def test_an_engine_that_went_away_hides_no_result(
     engine.unreachable = False
     assert len(engine.containers) == 2
     assert all(c["HostConfig"]["AutoRemove"] for c in engine.containers.values())
+    await network.sweep()
+    assert engine.containers == {}
+    asked = len(engine.made("list_containers"))
+    await network.sweep()
+    assert len(engine.made("list_containers")) == asked
 
 
-async def test_a_sweep_removes_what_builds_of_this_hub_left(
+async def test_the_first_sweep_removes_what_an_earlier_process_left(
     engine: Host, network: GatedNetwork
 ) -> None:
-    async with network.open(IMAGE):
+    earlier = GatedNetwork(
+        engine, hub="teaching", doors=REACHED, seconds=60, new_id=lambda: "a" * 32
+    )
+    async with earlier.open(IMAGE):
         engine.unreachable = True
     engine.unreachable = False
     other = GatedNetwork(engine, hub="other", doors=REACHED, seconds=60, new_id=lambda: "b" * 32)
     await engine.create_container("someone-s", {"Image": IMAGE})
+    async with other.open(IMAGE), network.open(IMAGE) as joined:
+        await network.sweep()
+        assert engine.container(str(joined.network).partition(":")[2])["State"]["Running"]
     async with other.open(IMAGE):
         await network.sweep()
         labels = [c["Config"]["Labels"].get("ds01.build") for c in engine.containers.values()]

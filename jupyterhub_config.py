@@ -50,6 +50,7 @@ c = get_config()  # noqa: F821 - JupyterHub puts it here
 # Package mirror, proxy and certificates of your own, used when images are built.
 # c.DS01Spawner.package_index = "https://pypi.example.org/simple"
 # c.DS01Spawner.proxies = {"https_proxy": "http://proxy.example.org:3128"}
+# c.DS01Spawner.build_hosts = ["files.example.org"]  # what builds may reach besides
 # c.DS01Spawner.ca_file = "/etc/ssl/certs/example-ca.pem"
 
 # --- The demonstration of ./run: delete from here on, but for the last line -------------------

@@ -505,6 +505,23 @@ class BuildFailed(DS01Error):
         self.log_tail = log_tail
 
 
+class BuildNetworkUnusable(DS01Error):
+    """The network that keeps a build from everything but packages cannot be made."""
+
+    code = "build_network_unusable"
+    status = 503
+    reason = "engine"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            "Your environment was not built: the network that lets builds reach packages and "
+            "nothing else could not be made.",
+            "Tell the administrator, who finds the reason in the hub's log. Environments that "
+            "are built can be used.",
+            detail=detail,
+        )
+
+
 class BaseImageRefused(DS01Error):
     """A catalog image has something that would act on its own in every build from it."""
 

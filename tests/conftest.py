@@ -155,7 +155,7 @@ def steps_of_builds(client: APIClient) -> list[Any]:
     return [
         container
         for container in client.containers(all=True)
-        if not {"ds01.hub", "ds01.test"} & set(container["Labels"] or ())
+        if not {"ds01.hub", "ds01.test", "ds01.build"} & set(container["Labels"] or ())
     ]
 
 

@@ -22,6 +22,10 @@ _NETWORK = re.compile(
     r"Connection (refused|reset|timed out)|Proxy ?Error|HTTP error 5\d\d|Hash Sum mismatch",
     re.IGNORECASE,
 )
+# The words of the gate of builds (images/gate), as pip passes them on.
+_NOT_ALLOWED = re.compile(
+    r"(?:Tunnel connection failed: 403|403 Client Error:) builds may not reach ([\w.:-]+)"
+)
 _CONFLICT = re.compile(r"Cannot install (.+?) because these package versions have conflict")
 _CONSTRAINT = re.compile(r"The user requested \(constraint\) (\S+)")
 _UNSATISFIED = re.compile(
@@ -76,7 +80,13 @@ def _network(text: str) -> str:
             "administrator can set the certificate authority."
         )
     # pip retries; only what is said after the last package was fetched can be the reason.
-    if _NETWORK.search(text.rsplit("\nDownloading", 1)[-1]):
+    last = text.rsplit("\nDownloading", 1)[-1]
+    if not_allowed := _NOT_ALLOWED.search(last):
+        return (
+            f"something wants to reach {clean(not_allowed[1])}, and builds may not; the "
+            "administrator can add the host to build_hosts."
+        )
+    if _NETWORK.search(last):
         return "the package index could not be reached; try again in a few minutes."
     return ""
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ds01_spawner.core.build_gate import ISOLATED
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.gpu_way import Choice
 from ds01_spawner.core.injection import cdi_name
@@ -172,6 +173,16 @@ def network(name: str, subnet: str, problem: str | None, routes: Iterable[str]) 
     fix = "Set a network_subnet that no route of this host overlaps."
     found = judged("network", detail, f"it overlaps {', '.join(taken)}" if taken else "", fix)
     return found if taken else Check("network", True, f"{detail}, made at the first start")
+
+
+def build_network(name: str, reached: Collection[str], problem: str) -> Check:
+    """What builds may reach: `reached`, or where they are not isolated all that a network does."""
+    if name == ISOLATED:
+        hosts = sorted({entry.rpartition(":")[0] for entry in reached})
+        return Check("build network", True, f"isolated, builds reach {', '.join(hosts)}")
+    problem = problem or "packages reach from there, while they are installed, whatever they like"
+    fix = f'Set build_network = "{ISOLATED}"; build_hosts are what builds may reach besides.'
+    return Check("build network", False, f"{name}: {problem}", fix)
 
 
 def routes_of(table: str) -> list[str]:

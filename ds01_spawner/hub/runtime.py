@@ -140,6 +140,7 @@ class Runtime:
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
+                await self.images.sweep()
                 return
             except (DS01Error, EngineRefused) as error:
                 self._why_unsettled = error
@@ -197,6 +198,7 @@ class Runtime:
                 asked = self._known_servers() is not None
                 await self.watch.look()
                 self._asked_hub |= asked
+                await self.images.sweep()
                 self.line.soon()
                 await self._measure()
             except (DS01Error, EngineRefused) as error:

@@ -16,9 +16,11 @@ from ds01_spawner.core.build_log import explain
 from ds01_spawner.core.dockerfile import steps
 from ds01_spawner.core.recipe import Recipe, image_labels
 from ds01_spawner.errors import BuildFailed
+from ds01_spawner.services.build_network import BuildNetwork
 from ds01_spawner.services.build_output import EndlessOutput
 from ds01_spawner.services.build_record import BuildEvent, BuildRecord
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, EngineStreamError
+from ds01_spawner.services.image_files import image_files
 from ds01_spawner.services.shared_work import Line, SharedWork
 
 log = logging.getLogger(__name__)
@@ -61,10 +63,9 @@ class Remembered(MadeImages):
 class Builder:
     """Builds with the engine's classic builder: it has limits, and ends when it is cancelled.
 
-    `memory` in bytes and `cpus` bound each step, `timeout_s` the whole. `buildargs` are the
-    site's proxies, `network` the network of the steps (None: the engine's default). Only an image
-    in `made` is taken for the recipe's: labels are inherited by whatever is made of an image, a
-    commit of somebody's container too.
+    `memory` in bytes and `cpus` bound each step, `timeout_s` the whole; `network` is where steps
+    run. Only an image in `made` is taken for the recipe's: labels are inherited by whatever is
+    made of an image, a commit of somebody's container too.
     """
 
     def __init__(
@@ -78,15 +79,14 @@ class Builder:
         log_dir: Path,
         now: Callable[[], datetime],
         made: MadeImages,
-        buildargs: Mapping[str, str] | None = None,
-        network: str | None = None,
+        network: BuildNetwork,
     ) -> None:
         self._engine = engine
         self._memory, self._cpus, self._timeout_s = memory, cpus, timeout_s
         self._log_dir = log_dir
         self._now = now
         self._made = made
-        self._buildargs, self._network = dict(buildargs or {}), network
+        self._network = network
         self._line = Line(concurrency)
         self._shared: SharedWork[BuildEvent, str] = SharedWork()
 
@@ -95,8 +95,9 @@ class Builder:
     ) -> str:
         """The id of the recipe's image, which has the name `image_name` on return.
 
-        Raises BuildFailed, or EngineUnavailable. When the caller is cancelled, the build goes on
-        for those who still want it; when there is none, it has ended on return.
+        Raises BuildFailed, BuildNetworkUnusable or EngineUnavailable. When the caller is
+        cancelled, the build goes on for those who still want it; when there is none, it has
+        ended on return.
         """
         found = await self._find(recipe, image_name)
         if found is not None:
@@ -151,19 +152,20 @@ class Builder:
         record = BuildRecord(self.log_path(recipe), steps(recipe, base_tag), tell, self._now)
         ending = "The build was given up."
         try:
-            image = await asyncio.wait_for(
-                self._engine.build(
-                    to_tar(context()),
-                    tag=image_name,
-                    labels=image_labels(recipe),
-                    buildargs=self._buildargs,
-                    memory=self._memory,
-                    cpus=self._cpus,
-                    network=self._network,
-                    on_line=record.add,
-                ),
-                self._timeout_s,
-            )
+            async with self._network.open(base_tag) as joined:
+                image = await asyncio.wait_for(
+                    self._engine.build(
+                        to_tar(context()),
+                        tag=image_name,
+                        labels=image_labels(recipe),
+                        buildargs=joined.buildargs,
+                        memory=self._memory,
+                        cpus=self._cpus,
+                        network=joined.network,
+                        on_line=record.add,
+                    ),
+                    self._timeout_s,
+                )
             ending = f"Built {image}."
             return image
         except (EngineRefused, asyncio.TimeoutError) as error:
@@ -201,14 +203,6 @@ def to_tar(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-@functools.cache
 def derived_scripts() -> Mapping[str, bytes]:
-    """The files of images/derived by their path there, from the wheel or the source tree."""
-    package = Path(__file__).resolve().parents[1]
-    folders = (package / "_images" / "derived", package.parent / "images" / "derived")
-    root = next(folder for folder in folders if folder.is_dir())
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    """The files of images/derived by their path there."""
+    return image_files("derived")

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from ds01_spawner.core import checks
+from ds01_spawner.core.build_gate import ISOLATED
 from ds01_spawner.core.checks import Check, judged
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.core.runs import of_other_maker
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
-from ds01_spawner.services.engine import Engine, EngineRefused
+from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused
 from ds01_spawner.services.injection import proven
 from ds01_spawner.services.ledger_opening import count_leases
 from ds01_spawner.services.settings import Settings
@@ -128,6 +129,7 @@ async def _of_engine(engine: Engine, settings: Settings) -> AsyncIterator[Check]
     yield checks.limits(info)
     yield checks.warnings(info)
     yield await network(engine, settings)
+    yield await build_network(engine, settings)
     inventory = wiring.inventory(settings)
     try:
         snapshot = await inventory.snapshot()
@@ -151,6 +153,20 @@ async def network(engine: Engine, settings: Settings) -> Check:
     local = settings.engine_url.startswith("unix://")
     routes = checks.routes_of(_text(ROUTES)) if local else []
     return checks.network(settings.network, settings.network_subnet, problem, routes)
+
+
+async def build_network(engine: Engine, settings: Settings) -> Check:
+    """Where packages are installed, and what they reach there."""
+    name, problem = settings.build_network, ""
+    try:
+        reached = wiring.build_doors(settings, wiring.build_site(settings))
+        if name != ISOLATED:
+            await engine.inspect_network(name)
+    except DS01Error as error:
+        return Check("build network", False, error.message, error.next_step)
+    except EngineNotFound:
+        problem = "there is no such network"
+    return checks.build_network(name, reached, problem)
 
 
 def _text(file: Path) -> str:

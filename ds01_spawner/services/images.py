@@ -56,6 +56,7 @@ class Images:
     ) -> None:
         self._bases = BaseImages(engine, settings.image_map)
         self._site = wiring.build_site(settings)
+        self._network = wiring.build_network(engine, settings, self._site)
         self._builder = Builder(
             engine,
             concurrency=settings.build_concurrency,
@@ -65,7 +66,7 @@ class Images:
             log_dir=Path(settings.data_dir) / "builds",
             now=wiring.now,
             made=_InLedger(in_ledger) if in_ledger else Remembered(),
-            buildargs=self._site.build_args,
+            network=self._network,
         )
 
     async def ready(
@@ -73,7 +74,8 @@ class Images:
     ) -> ReadyImage:
         """The image of the request: found, or built, or joined while it is built.
 
-        Raises ImageMissing, BaseImageRefused, BuildFailed or EngineUnavailable.
+        Raises ImageMissing, BaseImageRefused, BuildFailed, BuildNetworkUnusable or
+        EngineUnavailable.
         """
         base = await self._bases.resolve(request.entry.image, on_event)
         recipe = self._recipe(request, offer, base.identity)
@@ -84,6 +86,10 @@ class Images:
 
         await self._builder.ensure(recipe, image.name, base.tag, context, on_event)
         return image
+
+    async def sweep(self) -> None:
+        """Remove what builds left behind; raises EngineUnavailable."""
+        await self._network.sweep()
 
     async def preview(self, request: Request, user: str, offer: Offer) -> tuple[ReadyImage, str]:
         """The image that `ready` would give, and its Dockerfile; changes nothing.

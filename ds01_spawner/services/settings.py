@@ -158,6 +158,29 @@ class Settings(LoggingConfigurable):
     build_memory = Integer(8 * GIB, config=True, help="Memory of one build, in bytes.")
     build_cpus = Float(2.0, config=True, help="Cores of one build.")
     build_timeout = Integer(1800, min=1, config=True, help="How long one build may take, in s.")
+    build_network = Unicode(
+        "isolated",
+        config=True,
+        help="""
+        The network in which packages are installed while an image is built.
+
+        `isolated`: builds reach the package indexes and nothing else, by a proxy that each build
+        has of its own. The name of a network of the engine, such as `bridge`: what is installed
+        reaches all that containers there reach, the hub's API and this host with it.
+        """,
+    )
+    build_hosts = List(
+        Unicode(),
+        config=True,
+        help="""
+        More hosts that isolated builds may reach, at the ports 80 and 443, or one that is given.
+
+        Indexes and mirrors that are set below are among them anyway; without them, PyPI and the
+        servers of Debian, Ubuntu, NVIDIA and AMD are. For what an index has elsewhere::
+
+            c.DS01Spawner.build_hosts = ["files.example.org", "mirror.example.org:8443"]
+        """,
+    )
     package_index = Unicode(
         "", config=True, help="URL of the Python package index or mirror; empty: pip's default."
     )

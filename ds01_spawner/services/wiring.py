@@ -10,10 +10,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
+from ds01_spawner.core.build_gate import ISOLATED, Door, doors
 from ds01_spawner.core.dockerfile import BuildSite
 from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.core.imagemap import pattern_problems
 from ds01_spawner.errors import SettingUnusable
+from ds01_spawner.services.build_network import BuildNetwork, GatedNetwork, SharedNetwork
 from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.events import EventFile
@@ -25,6 +27,8 @@ from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.settings import SECTION, Settings
 from ds01_spawner.services.uids import Uids
+
+BUILD_SPARE_S = 120
 
 
 def now() -> datetime:
@@ -114,3 +118,24 @@ def build_site(settings: Settings) -> BuildSite:
         raise SettingUnusable(f"c.{SECTION}.ca_file", f"{error.strerror}.") from error
     except ValueError as error:
         raise SettingUnusable(f"c.{SECTION}, the package addresses", str(error)) from error
+
+
+def build_doors(settings: Settings, site: BuildSite) -> dict[str, Door]:
+    """What isolated builds may reach."""
+    try:
+        return doors(site, settings.build_hosts)
+    except ValueError as error:
+        raise SettingUnusable(f"c.{SECTION}.build_hosts or proxies", str(error)) from error
+
+
+def build_network(engine: Engine, settings: Settings, site: BuildSite) -> BuildNetwork:
+    """Where builds run."""
+    if settings.build_network != ISOLATED:
+        return SharedNetwork(settings.build_network, site.build_args)
+    return GatedNetwork(
+        engine,
+        hub=settings.hub_id,
+        doors=build_doors(settings, site),
+        seconds=settings.build_timeout + BUILD_SPARE_S,
+        new_id=new_id,
+    )

@@ -40,7 +40,7 @@ bench_rules() { # ACTION (-I or -D): the way out for the namespace
 }
 
 bench_network() {
-    local device host within
+    local device host address
     device=$(ip -4 route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
     if [ -z "$device" ]; then
         why="this machine has no network (no default route)"
@@ -48,12 +48,12 @@ bench_network() {
     fi
     mtu=$(cat "/sys/class/net/$device/mtu")
     host=198.18.213.$((place * 4 + 1))
-    within=198.18.213.$((place * 4 + 2))
+    address=198.18.213.$((place * 4 + 2))
     ip netns add "ds01-bench-$place" &&
         ip link add "ds01b$place" mtu "$mtu" type veth peer name eth0 mtu "$mtu" netns "ds01-bench-$place" &&
         ip address add "$host/30" dev "ds01b$place" &&
         ip link set "ds01b$place" up &&
-        ip -n "ds01-bench-$place" address add "$within/30" dev eth0 &&
+        ip -n "ds01-bench-$place" address add "$address/30" dev eth0 &&
         ip -n "ds01-bench-$place" link set lo up &&
         ip -n "ds01-bench-$place" link set eth0 up &&
         ip -n "ds01-bench-$place" route add default via "$host" &&

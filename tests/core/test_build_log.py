@@ -103,6 +103,21 @@ ERROR: No matching distribution found for pandas""",
             "administrator can set the certificate authority.",
         ),
         (
+            """WARNING: Retrying (Retry(total=0)) after connection broken by 'ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 403 builds may not reach files.example.org:443'))'
+ERROR: Could not install packages due to an OSError""",
+            1,
+            "something wants to reach files.example.org:443, and builds may not; the "
+            "administrator can add the host to build_hosts.",
+        ),
+        (
+            # what apt went on without
+            "E: Failed to fetch https://apt.example.org/x  "
+            "Invalid response from proxy: HTTP/1.1 403 builds may not reach apt.example.org:443\n"
+            "E: Unable to locate package htop",
+            100,
+            "\"Unable to locate package htop\": this image's distribution has none so named.",
+        ),
+        (
             # a hiccup that pip got over is not the reason
             """WARNING: Retrying (Retry(total=4)) after connection broken by 'ReadTimeoutError("Read timed out.")'
 Downloading a-1.0-py3-none-any.whl

@@ -235,6 +235,8 @@ def test_a_build_that_lost_its_hub_or_user_leaves_nothing(building: Hub, way: st
         assert hub.stop("anna") in (202, 204)
     assert hub.holds()
     wait_for(lambda: not steps_of_builds(hub.docker), "the build's container to go")
+    of_hub = {"label": f"ds01.build={hub.id}"}
+    wait_for(lambda: not hub.docker.containers(all=True, filters=of_hub), "its gate to go")
     outcome = hub.start("anna", pip=[PACKAGE])
     assert outcome.status == 201, outcome.message
     settled(hub, "anna")

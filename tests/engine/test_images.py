@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from ds01_spawner.core.build_gate import doors
 from ds01_spawner.core.dockerfile import BuildSite, build_context, run_environment
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BaseImageRefused, BuildFailed
 from ds01_spawner.services.base_images import BaseImage, BaseImages
+from ds01_spawner.services.build_network import GatedNetwork
 from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts
 from ds01_spawner.services.docker_engine import DockerEngine
 
@@ -80,6 +83,9 @@ class Bench:
             log_dir=log_dir,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
+            network=GatedNetwork(
+                engine, hub=USER, doors=doors(site, ()), seconds=720, new_id=lambda: uuid4().hex
+            ),
         )
         self.base: BaseImage
         self.hub_major = 6

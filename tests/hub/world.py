@@ -132,6 +132,7 @@ class World:
         s.gpus = self._gpus
         s.port = self.notebooks.port
         s.network_subnet = "127.77.0.0/24"
+        s.build_network = "bridge"  # the fake engine's containers run nothing
         self._more(c)
         return c
 

@@ -13,6 +13,7 @@ import pytest
 from ds01_spawner.core.dockerfile import BuildSite, build_context
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BuildFailed, EngineUnavailable
+from ds01_spawner.services.build_network import SharedNetwork
 from ds01_spawner.services.build_output import EndlessOutput
 from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts, to_tar
 from tests.fakes.engine import FakeEngine
@@ -57,7 +58,7 @@ class Site:
             "timeout_s": 60,
             "now": Clock(),
             "made": Remembered(),
-            "buildargs": {"http_proxy": "http://proxy.example.org"},
+            "network": SharedNetwork("bridge", {"http_proxy": "http://proxy.example.org"}),
         }
         self.builder = Builder(self.engine, log_dir=log_dir, **{**settings, **options})
         self.events: dict[str, list[BuildEvent]] = {}
@@ -111,6 +112,7 @@ async def test_a_build_gets_the_context_the_labels_and_the_limits(
     assert build.files["common/server.sh"].startswith(b"#!/bin/sh")
     assert build.labels["ds01.recipe"] == made.digest
     assert (build.memory, build.cpus) == (1 << 30, 1.5)
+    assert build.network == "bridge"
     assert build.buildargs == {"http_proxy": "http://proxy.example.org"}
     assert here.engine.image(f"ds01-alice/p:{made.short}")["Id"] == image
     assert here.engine.image("ds01-alice/p:latest")["Id"] == image

@@ -22,7 +22,8 @@ from tests.fakes.engine import FakeEngine
 
 NAMES = [
     "configuration", "policy", "catalog", "data folder", "ledger", "engine", "clock", "storage",
-    "disk", "cgroup", "limits", "engine warnings", "network", "devices", "gpu way", "gpu hazards",
+    "disk", "cgroup", "limits", "engine warnings", "network",
+    "build network", "devices", "gpu way", "gpu hazards",
 ]  # fmt: skip
 GPU = Device("GPU-1", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30)
 Checks = Mapping[str, Mapping[str, Any]]
@@ -191,6 +192,23 @@ def test_an_engine_that_is_away_hides_none_of_the_rest(doctor: Doctor, engine: H
     assert code == 1
     assert list(checks) == NAMES[:6]
     assert "does not answer" in checks["engine"]["detail"]
+
+
+def test_what_builds_reach_is_told(doctor: Doctor, engine: Host) -> None:
+    _, checks = doctor(build_hosts=["files.example.org:8443"])
+    assert checks["build network"]["ok"]
+    assert "files.example.org" in checks["build network"]["detail"]
+    _, checks = doctor(build_hosts=["https://files.example.org"])
+    assert "is not a host" in checks["build network"]["detail"]
+
+
+def test_builds_that_are_not_isolated_are_told(doctor: Doctor, engine: Host) -> None:
+    engine.networks["bridge"] = {"Name": "bridge"}
+    _, checks = doctor(build_network="bridge")
+    assert "reach" in checks["build network"]["detail"]
+    assert 'build_network = "isolated"' in checks["build network"]["fix"]
+    _, checks = doctor(build_network="none-such")
+    assert "there is no such network" in checks["build network"]["detail"]
 
 
 def test_a_network_of_others_is_told(doctor: Doctor, engine: Host) -> None:

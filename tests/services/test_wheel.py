@@ -59,10 +59,13 @@ def test_the_scripts_of_images_are_in_and_used(installed: Path) -> None:
         "import ds01_spawner, pathlib\n"
         "from ds01_spawner.services.builder import derived_scripts\n"
         "print(ds01_spawner.__file__)\n"
+        "from ds01_spawner.services.image_files import image_files\n"
+        "print(*image_files('gate'))\n"
         "print(*sorted(derived_scripts()), sep='\\n')\n"
     )
-    where, *scripts = _run(str(installed), "-c", code).splitlines()
+    where, gate, *scripts = _run(str(installed), "-c", code).splitlines()
     assert not where.startswith(str(REPO))
+    assert gate == "gate.py"
     images = REPO / "images" / "derived"
     assert scripts == sorted(
         p.relative_to(images).as_posix()

@@ -198,9 +198,9 @@ class Runtime:
                 asked = self._known_servers() is not None
                 await self.watch.look()
                 self._asked_hub |= asked
-                await self.images.sweep()
                 self.line.soon()
                 await self._measure()
+                await self.images.sweep()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))
             except Exception:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ds01_spawner.core.build_log import clean
 from ds01_spawner.core.device_errors import device_error
 from ds01_spawner.core.devices import Device
-from ds01_spawner.core.losses import why_lost
 from ds01_spawner.core.slugs import slug
-from ds01_spawner.errors import DeviceLost, DS01Error, StillThere
+from ds01_spawner.errors import DS01Error, StillThere
 from ds01_spawner.services.accounts import Account
 from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused
 
@@ -53,14 +52,7 @@ async def prepare_home(runtime: Runtime, container: str, user: str, owner: Accou
 
 
 async def start_container(runtime: Runtime, container: str, devices: tuple[Device, ...]) -> None:
-    """Start it; GPU errors of the runtime all surface here, and become sentences.
-
-    The last look before: a device that was lost since it was reserved may not even be an error.
-    """
-    if devices:
-        lost = why_lost((d.uuid for d in devices), await runtime.inventory.snapshot())
-        if lost:
-            raise DeviceLost(lost)
+    """Start it; GPU errors of the runtime all surface here, and become sentences."""
     try:
         await runtime.engine.start_container(container)
     except EngineRefused as refused:

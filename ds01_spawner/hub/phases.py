@@ -145,6 +145,7 @@ class Start:
         async with self.phase("start"):
             await self._turn.begin()
             await self.runtime.in_ledger(Ledger.confirm, lease.id, lease.generation)
+            await planning.check_devices(self.runtime, self.devices)
             await containers.start_container(self.runtime, self.container, self.devices)
 
     async def answers(self) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,13 +13,10 @@ from ds01_spawner.core.container import ContainerPlan, Mount, Resources
 from ds01_spawner.core.devices import Device
 from ds01_spawner.core.injection import NvidiaWay, way_of
 from ds01_spawner.core.limits import HostCapacity, Limits
+from ds01_spawner.core.losses import why_lost
 from ds01_spawner.core.options import Request
 from ds01_spawner.core.slugs import volume_name
-from ds01_spawner.errors import (
-    NoAccount,
-    NoDiskSpace,
-    WorkspaceUnusable,
-)
+from ds01_spawner.errors import DeviceLost, NoAccount, NoDiskSpace, WorkspaceUnusable
 from ds01_spawner.hub.offers import Ceilings
 from ds01_spawner.services.accounts import Account, account_of, folder_problem
 from ds01_spawner.services.engine import EngineNotFound
@@ -119,6 +116,14 @@ async def check_workspace(runtime: Runtime, prefix: str, user: str) -> None:
         labels = (await runtime.engine.inspect_volume(work.source)).get("Labels") or {}
         if (labels.get("ds01.hub"), labels.get("ds01.user")) != (settings.hub_id, user):
             raise WorkspaceUnusable(work.source, "it is not labelled as this hub's and yours")
+
+
+async def check_devices(runtime: Runtime, devices: Collection[Device]) -> None:
+    """The last look before they are used: one lost since it was reserved may not be an error."""
+    if devices:
+        lost = why_lost((d.uuid for d in devices), await runtime.inventory.snapshot())
+        if lost:
+            raise DeviceLost(lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Record:
         told = self._docker.events(
             since=f"{self._looked - 1:.9f}",
             until=f"{now:.9f}",
-            filters={"event": ENDS},
+            filters={"type": "container", "event": ENDS},
             decode=True,
         )
         for event in told:

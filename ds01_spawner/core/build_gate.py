@@ -42,7 +42,7 @@ _VENDORS = ("developer.download.nvidia.com", "repo.radeon.com")
 # Indexes that have their files at another host.
 _FILES_OF = {
     "pypi.org": ("files.pythonhosted.org",),
-    "download.pytorch.org": ("download-r2.pytorch.org",),
+    "download.pytorch.org": ("download-r2.pytorch.org", "files.pythonhosted.org"),
 }
 # Any Python 3 will do. When it fails, what it said stays readable for a moment.
 _START = (

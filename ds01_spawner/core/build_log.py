@@ -22,10 +22,11 @@ _NETWORK = re.compile(
     r"Connection (refused|reset|timed out)|Proxy ?Error|HTTP error 5\d\d|Hash Sum mismatch",
     re.IGNORECASE,
 )
-# The words of the gate of builds (images/gate), as pip passes them on.
+# The words of the gate of builds (images/gate), as pip passes them on, and as anybody does.
 _NOT_ALLOWED = re.compile(
     r"(?:Tunnel connection failed: 403|403 Client Error:) builds may not reach ([\w.:-]+)"
 )
+_NOT_REACHED = re.compile(r"\b403 +builds may not reach ([\w.:-]+)")
 _CONFLICT = re.compile(r"Cannot install (.+?) because these package versions have conflict")
 _CONSTRAINT = re.compile(r"The user requested \(constraint\) (\S+)")
 _UNSATISFIED = re.compile(
@@ -124,7 +125,10 @@ def _apt(text: str) -> str:
     unknown = _APT_UNKNOWN.findall(text)
     if unknown:
         names = ", ".join(dict.fromkeys(map(clean, unknown)))
-        return f'"Unable to locate package {names}": this image\'s distribution has none so named.'
+        said = f'"Unable to locate package {names}": this image\'s distribution has none so named'
+        missed = ", ".join(dict.fromkeys(map(clean, _NOT_REACHED.findall(text))))
+        more = f", nor was {missed} asked, which is not among the administrator's build_hosts"
+        return f"{said}{more if missed else ''}."
     if _APT_BROKEN.search(text):
         return "the system packages do not fit what the image has installed."
     return ""

@@ -53,6 +53,11 @@ class CullArbiter:
             self.close()  # the next call opens it anew
             return False
         if lease is None:
+            log.warning(
+                "%s is not culled: the ledger %s knows no such server of the hub %s; data_dir, "
+                "hub_id and gpus are to be set here as for the hub",
+                server["full_name"], self._settings.ledger_path, self._settings.hub_id,
+            )  # fmt: skip
             return False
         if lease.devices:
             return lease.state == "bound" and due(lease, wiring.now()) is not None

@@ -73,13 +73,13 @@ def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
 
 
 def kept_until(lease: Lease, now: datetime, settings: Settings) -> datetime | None:
-    """Until when the button keeps an idle server; None where that would not put its end off."""
+    """Until when the button keeps an idle server; None where that hardly puts its end off."""
     end = lease.end
     if end is None or end.kind != "idle":
         return None
     ceiling = lease.use.busy + timedelta(hours=settings.keep_alive_ceiling_h)
     until = min(now + timedelta(hours=settings.keep_alive_h), ceiling)
-    return until if until > end.at else None
+    return until if until - end.at >= MINUTE else None
 
 
 async def keep(runtime: Runtime, user: str, server: str) -> datetime:

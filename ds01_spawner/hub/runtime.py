@@ -89,6 +89,7 @@ class Runtime:
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Future[None] | None = None
         self._why_unsettled: Exception = EngineUnavailable("it has not been asked yet")
         self._nudge = asyncio.Event()
         self._asked_hub = False
@@ -140,7 +141,7 @@ class Runtime:
                 await self._learn_host(again=True)
                 await network_of(self.engine, self.settings)
                 await self.reconciler.run()
-                await self.images.sweep()
+                self._sweep_soon()
                 return
             except (DS01Error, EngineRefused) as error:
                 self._why_unsettled = error
@@ -200,11 +201,22 @@ class Runtime:
                 self._asked_hub |= asked
                 self.line.soon()
                 await self._measure()
-                await self.images.sweep()
+                self._sweep_soon()
             except (DS01Error, EngineRefused) as error:
                 log.warning("Reconciliation put off: %s", told(error))
             except Exception:
                 log.exception("Reconciliation failed")
+
+    def _sweep_soon(self) -> None:
+        """Remove what builds left, beside all else: the engine may take long over it."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = self.keep(self._sweep())
+
+    async def _sweep(self) -> None:
+        try:
+            await self.images.sweep()
+        except (DS01Error, EngineRefused) as error:
+            log.warning("What builds left is to be removed later: %s", told(error))
 
     async def _measure(self) -> None:
         snapshot = await self._learn_host(again=False)

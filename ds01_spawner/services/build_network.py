@@ -41,10 +41,7 @@ class BuildNetwork(Protocol):
         ...
 
     async def sweep(self) -> None:
-        """Remove what builds left: at first those of an earlier process, later those of this one.
-
-        Raises EngineUnavailable.
-        """
+        """Remove what builds of this process, or an earlier one, left. Raises EngineUnavailable."""
         ...
 
 
@@ -81,8 +78,6 @@ class GatedNetwork(BuildNetwork):
         self._hub, self._doors, self._seconds = hub, dict(doors), seconds
         self._new_id = new_id
         self._open: set[str] = set()  # by name
-        self._left: set[str] = set()
-        self._swept = False
 
     @asynccontextmanager
     async def open(self, image: str) -> AsyncIterator[Joined]:
@@ -103,6 +98,7 @@ class GatedNetwork(BuildNetwork):
                 await self._tell(gate)
                 raise
         finally:
+            self._open -= {gate, door}
             await asyncio.shield(asyncio.gather(*(self._remove(name) for name in (gate, door))))
 
     async def _make(self, image: str, gate: str, door: str) -> str:
@@ -139,21 +135,18 @@ class GatedNetwork(BuildNetwork):
                 log.info("%s: %s", gate, clean(line))
 
     async def _remove(self, container: str) -> None:
-        """Remove one, and wait until it is gone; never raises."""
-        self._open.discard(container)
-        self._left.add(container)
+        """Remove one, and wait until it is gone; never raises: what is left is swept."""
         try:
             with suppress(EngineNotFound, EngineConflict):  # gone, or on its way
                 await self._engine.remove_container(container, force=True, volumes=True)
-            if await self._engine.wait_removed(container, GONE_S):
-                self._left.discard(container)
+            await self._engine.wait_removed(container, GONE_S)
         except (EngineUnavailable, EngineRefused) as error:
             log.warning("%s is to be removed later: %s", container, error)
 
     async def sweep(self) -> None:
         """Remove gates and doors whose builds have ended."""
-        if not self._swept:
-            found = await self._engine.list_containers({LABEL: self._hub})
-            self._left |= {str(c["Names"][0]).lstrip("/") for c in found} - self._open
-            self._swept = True
-        await asyncio.gather(*(self._remove(name) for name in tuple(self._left)))
+        found = await self._engine.list_containers({LABEL: self._hub})
+        # One that is half removed has no name any more.
+        named = {c["Id"]: str((c.get("Names") or [c["Id"]])[0]).lstrip("/") for c in found}
+        left = [id for id, name in named.items() if name not in self._open]
+        await asyncio.gather(*map(self._remove, left))

@@ -26,13 +26,15 @@ CONNECT_S = 30
 IDLE_S = 300
 AT_ONCE = 64
 # Where no package index is, whatever its name resolves to ...
-NEVER = "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/3 ::/127 fe80::/10 ff00::/8"
+NEVER = "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/3 ::/96 fe80::/10 ff00::/8"
 # ... and where only one is that the admin named; with the ways of writing such an IPv4 address.
 PRIVATE = (
-    "10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.168.0.0/16 fc00::/7 "
-    "64:ff9b::/96 64:ff9b:1::/48 2001::/32 2002::/16"
+    "10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.0.0.0/24 192.168.0.0/16 198.18.0.0/15 "
+    "fc00::/7 fec0::/10 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 2001::/32 2002::/16"
 )
 HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+# What servers read in different ways: where a line ends, and whether it goes on.
+UNCLEAR = re.compile(rb"\r\n[ \t]|(?<!\r)\n|\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 DROPPED = ("host", "connection", "keep-alive", "proxy-connection", "proxy-authorization")
 
 
@@ -126,23 +128,19 @@ def serve(client: socket.socket, doors: dict) -> None:
         door = way(host, port, doors)
         try:
             server = connected(host, port, door)
-        except OSError as error:
-            raise Refused(
-                502, f"{host}:{port} cannot be reached: {error.strerror or error}"
-            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
+            why = getattr(error, "strerror", None) or error
+            raise Refused(502, f"{host}:{port} cannot be reached: {why}") from None
         with server:
             server.settimeout(IDLE_S)
             if method != "CONNECT":
                 server.sendall(request(head, host, port, path, door))
                 pump({server: client})
+                hear_out(client)
                 return
             if door["via"]:
-                name = f"[{host}]" if ":" in host else host
-                server.sendall(
-                    f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n".encode()
-                )
-            else:
-                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                tunnel(server, host, port)
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             pump({server: client, client: server})
     except Refused as refused:
         print(refused.why, flush=True)
@@ -152,14 +150,41 @@ def serve(client: socket.socket, doors: dict) -> None:
 
 
 def read_head(client: socket.socket) -> bytes:
-    """The head of the request; what comes with it, before there is an answer, is dropped."""
+    """The head of the request; what comes with it, before there is an answer, is dropped.
+
+    In whatever way it is read, it is one request.
+    """
     head = b""
     while b"\r\n\r\n" not in head:
         more = client.recv(HEAD_BYTES)
         if not more or len(head) > HEAD_BYTES:
             raise Refused(400, "this is no request to a proxy")
         head += more
-    return head.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    head = head.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    if UNCLEAR.search(head):
+        raise Refused(400, "this is no clear request to a proxy")
+    return head
+
+
+def tunnel(proxy: socket.socket, host: str, port: int) -> None:
+    """Have the site's proxy connect to the host: until it has, nobody else speaks to it."""
+    name = f"[{host}]" if ":" in host else host
+    proxy.sendall(f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n".encode())
+    said = b""
+    while not said.endswith(b"\r\n\r\n"):  # and not a byte of what follows
+        more = proxy.recv(1)
+        if not more or len(said) > HEAD_BYTES:
+            raise Refused(502, f"the proxy of this site does not answer for {host}:{port}")
+        said += more
+    if not re.match(rb"HTTP/1\.[01] 200[ \r]", said):
+        raise Refused(502, f"the proxy of this site does not let builds reach {host}:{port}")
+
+
+def hear_out(client: socket.socket) -> None:
+    """Wait for the client to end: closed earlier, what it has not read yet would be lost."""
+    client.settimeout(CONNECT_S)
+    while client.recv(CHUNK_BYTES):
+        pass
 
 
 def pump(ways: dict) -> None:

@@ -110,12 +110,13 @@ ERROR: Could not install packages due to an OSError""",
             "administrator can add the host to build_hosts.",
         ),
         (
-            # what apt went on without
+            # apt went on without
             "E: Failed to fetch https://apt.example.org/x  "
             "Invalid response from proxy: HTTP/1.1 403 builds may not reach apt.example.org:443\n"
             "E: Unable to locate package htop",
             100,
-            "\"Unable to locate package htop\": this image's distribution has none so named.",
+            "\"Unable to locate package htop\": this image's distribution has none so named, nor "
+            "was apt.example.org:443 asked, which is not among the administrator's build_hosts.",
         ),
         (
             # a hiccup that pip got over is not the reason

@@ -157,12 +157,37 @@ async def test_an_engine_that_went_away_hides_no_result(
     assert all(c["HostConfig"]["AutoRemove"] for c in engine.containers.values())
     await network.sweep()
     assert engine.containers == {}
-    asked = len(engine.made("list_containers"))
+
+
+async def test_what_the_engine_made_too_late_is_swept(engine: Host, network: GatedNetwork) -> None:
+    engine.fail_next("create_container", EngineUnavailable("it did not answer"))
+    with pytest.raises(EngineUnavailable):
+        async with network.open(IMAGE):
+            pytest.fail("there is no network")
+    labels = {"ds01.build": "teaching"}
+    late = {"Image": IMAGE, "Labels": labels}
+    await engine.create_container("ds01-build-0000000000000001-gate", late)
     await network.sweep()
-    assert len(engine.made("list_containers")) == asked
+    assert engine.containers == {}
 
 
-async def test_the_first_sweep_removes_what_an_earlier_process_left(
+async def test_a_container_that_lost_its_name_is_swept(
+    engine: Host, network: GatedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker lists one that is half removed without."""
+    body = {"Image": IMAGE, "Labels": {"ds01.build": "teaching"}}
+    await engine.create_container("half-gone", body)
+    listed = engine.list_containers
+
+    async def nameless(labels: dict[str, str]) -> list[Any]:
+        return [{**found, "Names": None} for found in await listed(labels)]
+
+    monkeypatch.setattr(engine, "list_containers", nameless)
+    await network.sweep()
+    assert engine.containers == {}
+
+
+async def test_a_sweep_removes_what_an_earlier_process_left(
     engine: Host, network: GatedNetwork
 ) -> None:
     earlier = GatedNetwork(

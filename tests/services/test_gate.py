@@ -57,6 +57,11 @@ def test_it_runs_on_the_python_of_old_images() -> None:
         ("::1", False, False),
         ("::", False, False),
         ("::ffff:127.0.0.1", False, False),
+        ("::127.0.0.1", False, False),
+        ("::ffff:0:127.0.0.1", False, True),
+        ("198.18.0.1", False, True),
+        ("192.0.0.1", False, True),
+        ("fec0::1", False, True),
         ("::ffff:169.254.169.254", False, False),
         ("fe80::1%eth0", False, False),
         ("ff02::1", False, False),
@@ -224,10 +229,90 @@ def test_what_is_not_listed_meets_nobody(ask: Ask, server: Server, method: str) 
     assert server.heard == []
 
 
-def test_a_proxy_of_the_site_is_asked(ask: Ask, server: Server) -> None:
-    door = {"via": ["127.0.0.1", server.port], "private": False}
-    answer = ask({"pypi.org:443": door}, b"CONNECT pypi.org:443 HTTP/1.1\r\n\r\n")
-    assert answer == b"heard CONNECT pypi.org:443 HTTP/1.1\r\nHost: pypi.org:443\r\n\r\n"
+class Proxy:
+    """Answers each head that it is sent, on one connection; others' words are in `heard`."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.door = {"via": ["127.0.0.1", self.socket.getsockname()[1]], "private": False}
+        self.heard = b""
+        self.answer = answer
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        client = self.socket.accept()[0]
+        with client:
+            while more := client.recv(65536):
+                self.heard += more
+                client.sendall(self.answer)
+
+
+CONNECT = b"CONNECT pypi.org:443 HTTP/1.1\r\n\r\n"
+ASKED = b"CONNECT pypi.org:443 HTTP/1.1\r\nHost: pypi.org:443\r\n\r\n"
+
+
+def test_a_proxy_of_the_site_is_asked(ask: Ask) -> None:
+    proxy = Proxy(b"HTTP/1.1 200 OK\r\nVia: squid\r\n\r\n")
+    with closing(proxy.socket):
+        answer = ask({"pypi.org:443": proxy.door}, CONNECT, b"hello")
+    assert proxy.heard == ASKED + b"hello"
+    assert answer.startswith(b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 403 Forbidden\r\nConnection: keep-alive\r\n\r\n", b"hello\r\n\r\n"]
+)
+def test_a_proxy_that_does_not_connect_hears_nothing_more(ask: Ask, said: bytes) -> None:
+    proxy = Proxy(said)
+    with closing(proxy.socket):
+        more = b"GET http://hub.example/hub/api HTTP/1.1\r\n\r\n"
+        answer = ask({"pypi.org:443": proxy.door}, CONNECT + more)
+    assert proxy.heard == ASKED
+    assert answer.startswith(b"HTTP/1.1 502 the proxy of this site does not let builds reach ")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b" x\r\nA: b\n\nGET http://hub.example/ HTTP/1.1\nHost: hub\n\n\r\n",
+        b"A: b\r\n\tc\r\n",
+        b"A: b\nC: d\r\n",
+        b"A: b\rC: d\r\n",
+        b"A: \x00\r\n",
+    ],
+    ids=["second_request", "folded", "line_feed", "carriage_return", "control"],
+)
+def test_what_could_be_read_as_two_requests_is_refused(
+    ask: Ask, server: Server, lines: bytes
+) -> None:
+    at = f"127.0.0.1:{server.port}"
+    head = f"GET http://{at}/ HTTP/1.1\r\n".encode()
+    assert ask({at: OPEN}, head + lines + b"\r\n").startswith(b"HTTP/1.1 400 ")
+    assert server.heard == []
+
+
+def test_an_answer_reaches_who_asks_for_more_already(gate: ModuleType, ask: Ask) -> None:
+    """As apt does: closed with requests unread, the connection would lose what is on its way."""
+    body = b"x" * (8 << 20)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def send() -> None:
+        with listening.accept()[0] as client:
+            client.recv(65536)
+            client.sendall(body)
+
+    threading.Thread(target=send, daemon=True).start()
+    at = f"127.0.0.1:{listening.getsockname()[1]}"
+    one = f"GET http://{at}/ HTTP/1.1\r\n\r\n".encode()
+    with closing(listening):
+        assert len(ask({at: OPEN}, one, one)) == len(body)
+
+
+def test_a_name_that_cannot_be_looked_up_is_told(ask: Ask) -> None:
+    at = f"{'a' * 64}.example:443"
+    assert ask({at: OPEN}, f"CONNECT {at} HTTP/1.1\r\n\r\n".encode()).startswith(
+        f"HTTP/1.1 502 {at} cannot be reached".encode()
+    )
 
 
 def test_a_host_that_does_not_answer_is_told(ask: Ask, free_port: Callable[[], int]) -> None:

@@ -63,6 +63,12 @@ class BuildSite:
                 _check_url(value)
 
     @property
+    def trusted_hosts(self) -> str:
+        """The indexes without TLS, which pip uses only when it is told to."""
+        urls = [urlsplit(url) for url in (self.index_url, *self.extra_index_urls)]
+        return " ".join(dict.fromkeys(url.netloc for url in urls if url.scheme == "http"))
+
+    @property
     def fingerprint(self) -> str:
         """What of the site decides which packages a recipe gets: the addresses of the indexes."""
         told = [self.index_url, *self.extra_index_urls]
@@ -198,6 +204,7 @@ def _site_env(site: BuildSite) -> str:
     values = {
         "PIP_INDEX_URL": site.index_url,
         "PIP_EXTRA_INDEX_URL": " ".join(site.extra_index_urls),
+        "PIP_TRUSTED_HOST": site.trusted_hosts,
         "DS01_APT_MIRROR": site.apt_mirror.rstrip("/"),
     }
     return "".join(f"export {k}={shlex.quote(v)}\n" for k, v in values.items() if v)
@@ -208,6 +215,7 @@ def _pip_conf(site: BuildSite) -> str:
     values = {
         "index-url": site.index_url,
         "extra-index-url": " ".join(site.extra_index_urls),
+        "trusted-host": site.trusted_hosts,
         "cert": f"{ROOT}/ca.pem" if site.ca_pem else "",
     }
     told = "".join(f"{key} = {value}\n" for key, value in values.items() if value)

@@ -82,15 +82,15 @@ def kept_until(lease: Lease, now: datetime, settings: Settings) -> datetime | No
     return until if until - end.at >= MINUTE else None
 
 
-async def keep(runtime: Runtime, user: str, server: str) -> datetime:
-    """Count a user's server as used for a while. Raises NothingToKeep."""
+async def keep(runtime: Runtime, user: str, server: str, by: str) -> datetime:
+    """Count a user's server as used for a while; `by` is who asks. Raises NothingToKeep."""
     lease = await runtime.in_ledger(Ledger.lease_of, runtime.settings.hub_id, user, server)
     until = None if lease is None else kept_until(lease, wiring.now(), runtime.settings)
     if lease is None or until is None:
         raise NothingToKeep(server)
     kept = await runtime.in_ledger(Ledger.keep, lease.id, until)
     runtime.watch.note(kept)
-    runtime.events.write("maintenance.keep_alive", user, server=server, lease=lease.id)
+    runtime.events.write("maintenance.keep_alive", user, server=server, lease=lease.id, by=by)
     return until
 
 
@@ -102,7 +102,8 @@ class KeepHandler(BaseHandler):
         """Keep the server, then go home, where its new end is."""
         try:
             user = self.current_user
-            await keep(user.spawner.runtime, user.name, self.get_body_argument("server", ""))
+            server = self.get_body_argument("server", "")
+            await keep(user.spawner.runtime, user.name, server, user.name)
         except DS01Error as error:
             raise to_http_error(error) from None
         self.redirect(f"{self.hub.base_url}home")
@@ -135,7 +136,8 @@ class EndingHandler(APIHandler):
     async def post(self, user_name: str, server_name: str) -> None:
         """Keep it, then tell of its new end."""
         try:
-            await keep(self._runtime(user_name), user_name, server_name)
+            by = self.current_user.name
+            await keep(self._runtime(user_name), user_name, server_name, by)
         except DS01Error as error:
             raise to_http_error(error) from None
         await self.get(user_name, server_name)

@@ -146,7 +146,10 @@ class Runtime:
             except (DS01Error, EngineRefused) as error:
                 self._why_unsettled = error
                 log.warning("Not ready to start servers yet: %s", told(error))
-                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:
+                self._why_unsettled = EngineUnavailable(f"the first reconciliation: {error!r}")
+                log.exception("Not ready to start servers yet")
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _learn_host(self, *, again: bool) -> Snapshot:
         """What the host has, and whether devices get into containers; `again`: ask anew."""

@@ -140,9 +140,12 @@ def test_a_site_s_index_and_authorities_go_into_files() -> None:
         "export PIP_INDEX_URL=https://mirror.example.org/simple\n"
         "export PIP_EXTRA_INDEX_URL="
         "'https://wheels.example.org/simple http://10.0.0.1:8080/simple'\n"
+        "export PIP_TRUSTED_HOST=10.0.0.1:8080\n"
         "export DS01_APT_MIRROR=https://mirror.example.org\n"
     )
-    assert "cert = /opt/ds01/ca.pem\n" in context["kernel/pip.conf"].decode()
+    told = context["kernel/pip.conf"].decode()
+    assert "cert = /opt/ds01/ca.pem\n" in told
+    assert "trusted-host = 10.0.0.1:8080\n" in told, "pip ignores an index without TLS"
     # Proxies reach the steps through the build call: they are in no file and no history.
     assert not any(b"proxy" in content for content in context.values())
     assert site.build_args["https_proxy"] == site.build_args["HTTPS_PROXY"]

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from ds01_spawner.hub import runtime
 from ds01_spawner.hub.runtime import Runtime
 from ds01_spawner.services.ledger import Lease, Ledger
 from ds01_spawner.services.reconcile import Action
@@ -54,6 +55,18 @@ async def test_a_server_and_its_lease_outlive_the_hub(world: World, user: str) -
     await world.stop(user)
     await world.stop(user, "second")
     assert await world.left_of(user) == ([], [])
+
+
+async def test_a_surprise_at_the_beginning_does_not_last(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.end()
+    monkeypatch.setattr(runtime, "RETRY_SECONDS", 0.01)
+    world.engine.fail_next("list_containers", IndexError("what nobody thought of"))
+    await world.begin()
+    await world.start(user, GPU)
+    assert len(await world.leases(user)) == 1
+    await world.stop(user)
 
 
 async def test_a_server_that_died_meanwhile_is_cleared_away(world: World, user: str) -> None:

@@ -19,7 +19,9 @@ from ds01_spawner.services.settings import Settings
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-    Look = tuple[Snapshot, tuple[Lease, ...], dict[str, str], tuple[Cordon, ...], list[str]]
+    Look = tuple[
+        Snapshot, tuple[Lease, ...], dict[str, str], dict[str, str], tuple[Cordon, ...], list[str]
+    ]
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,7 +35,7 @@ def show(args: argparse.Namespace) -> int:
     """All devices; the exit code is 1 when they are not known."""
     settings = settings_of(args)
     seen = run(args, _look) if has_ledger(settings) else _without_a_hub(settings)
-    snapshot, leases, foreign, cordons, problems = seen
+    snapshot, leases, foreign, promised, cordons, problems = seen
     holders: dict[str, list[Lease]] = {}
     for lease in leases:
         for uuid in lease.devices:
@@ -48,7 +50,8 @@ def show(args: argparse.Namespace) -> int:
         f"the server of {lease.user} cannot rely on its GPU: {lease.lost}"
         for lease in leases if lease.lost
     ]  # fmt: skip
-    kept = {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
+    kept = dict(promised)
+    kept |= {d.uuid: f"unhealthy: {d.problem}" for d in snapshot.devices if not d.healthy}
     kept |= foreign
     kept |= {d.uuid: aside[d.parent] for d in snapshot.devices if d.parent in aside}
     kept |= aside
@@ -70,7 +73,7 @@ def _without_a_hub(settings: Settings) -> Look:
     """The devices alone: an admin looks at the driver before the hub ever ran."""
     snapshot = asyncio.run(_devices_alone(settings))
     problems = [*snapshot.problems, f"there is no ledger {settings.ledger_path} yet"]
-    return snapshot, (), {}, (), problems
+    return snapshot, (), {}, {}, (), problems
 
 
 async def _devices_alone(settings: Settings) -> Snapshot:
@@ -89,7 +92,15 @@ async def _look(hub: Opened) -> Look:
         foreign = dict(await hub.reconciler.foreign_devices(snapshot))
     except DS01Error as error:
         problems.append(f"Who uses GPUs outside this hub is not known. {error.message}")
-    return snapshot, hub.ledger.leases(), foreign, hub.ledger.cordons(), problems
+    promised = {
+        hold.device: f"kept for {hold.user} until {hold.until:%Y-%m-%d %H:%M} UTC"
+        for hold in hub.ledger.holds()
+    }
+    promised |= {
+        uuid: f"offered to {ticket.user} until {ticket.offer.until:%H:%M} UTC"
+        for ticket in hub.ledger.tickets() if ticket.offer for uuid in ticket.offer.devices
+    }  # fmt: skip
+    return snapshot, hub.ledger.leases(), foreign, promised, hub.ledger.cordons(), problems
 
 
 def _row(device: Device, leases: list[Lease], kept: str | None) -> dict[str, Any]:

@@ -28,9 +28,10 @@ _RECURS = frozenset({109})
 _FATAL = frozenset({79})  # it has fallen off the bus
 RECOVERY_CHANGED = 154  # no fault: the driver asks for another action than before
 
-# Those that both of NVIDIA's plugins for Kubernetes take for the program's own fault. Other faults
-# of programs in the catalog may be the card's as well, and nobody is to answer for those.
-_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
+# Those that both of NVIDIA's plugins for Kubernetes take for the program's own fault, without 43
+# and 45, which only say that its work was ended, as by a kernel's restart. Other faults of programs
+# in the catalog may be the card's as well, and nobody is to answer for those.
+_PROGRAMS = frozenset({13, 31, 68, 109})
 
 _ACTIONS = {
     1: "a reset of the GPU",

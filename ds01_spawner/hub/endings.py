@@ -75,7 +75,7 @@ def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
 def kept_until(lease: Lease, now: datetime, settings: Settings) -> datetime | None:
     """Until when the button keeps an idle server; None where that hardly puts its end off."""
     end = lease.end
-    if end is None or end.kind != "idle":
+    if end is None or end.kind != "idle" or lease.state != "bound":
         return None
     ceiling = lease.use.busy + timedelta(hours=settings.keep_alive_ceiling_h)
     until = min(now + timedelta(hours=settings.keep_alive_h), ceiling)

@@ -23,7 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
-from ds01_spawner.services.ledger_faults import Faults, check_paused
+from ds01_spawner.services.ledger_faults import Faults, check_paused, paused
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
@@ -40,7 +40,10 @@ class Ledger(Marks, Faults, Line):
     # --- incarnations ------------------------------------------------------------------------
 
     def begin_incarnation(self) -> str:
-        """Start a new life of the hub; what earlier lives only reserved is theirs no more."""
+        """Start a new life of the hub; what earlier lives only reserved is theirs no more.
+
+        Offers that nobody could take up meanwhile are made anew.
+        """
         with self._transaction() as db:
             incarnation = self._new_id()
             started = rows.text_of(self._now())
@@ -51,6 +54,7 @@ class Ledger(Marks, Faults, Line):
                 "DELETE FROM incarnation WHERE number <= (SELECT max(number) FROM incarnation) - ?",
                 (INCARNATIONS,),
             )
+            tickets.begin_anew(db, self._now())
             return incarnation
 
     def incarnation(self) -> str:
@@ -106,6 +110,8 @@ class Ledger(Marks, Faults, Line):
                 seat=placed.seat,
                 seats=placed.seats,
             )
+            if tickets.has_kept(db, lease) and tickets.others_wait(db, lease.hub, lease.user):
+                lease = replace(lease, hold_h=None)  # kept again, others would never have a turn
             tickets.taken_up(db, lease)
             rows.insert(db, lease, request)
             return lease
@@ -149,7 +155,8 @@ class Ledger(Marks, Faults, Line):
             if lease is not None:
                 now = self._now()
                 rows.delete(db, lease, now)
-                tickets.hold(db, lease, now)
+                if not paused(db, lease.hub, lease.user, self._fault_rule, now):
+                    tickets.hold(db, lease, now)
             return lease is not None
 
     def adopt(self, lease: Lease) -> Lease:
@@ -186,9 +193,12 @@ class Ledger(Marks, Faults, Line):
             return moved
 
     def keep(self, lease_id: str, until: datetime) -> Lease:
-        """Count it as used until then at least. LeaseLost where it is gone."""
+        """Count it as used until then at least. LeaseLost where it is gone or being ended."""
         with self._transaction() as db:
-            return _kept(db, _live(db, lease_id), until)
+            lease = _live(db, lease_id)
+            if lease.state == "releasing":
+                raise LeaseLost(f"lease {lease_id} is being released")
+            return _kept(db, lease, until)
 
     def note_use(self, uses: Mapping[str, Use]) -> None:
         """Write down how leases are used, by their ids; of those that are gone nothing."""

@@ -13,6 +13,7 @@ from ds01_spawner.core.devices import Xid
 from ds01_spawner.core.faults import FaultRule, Pause, pause
 from ds01_spawner.errors import GpuPaused
 from ds01_spawner.services import ledger_rows as rows
+from ds01_spawner.services import ledger_tickets as tickets
 from ds01_spawner.services.ledger_file import READ, LedgerFile
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, text_of
 
@@ -70,7 +71,7 @@ class Faults(LedgerFile):
         """Write down faults of programs, each with who answers for it; those that are new.
 
         That is who had the device at the time, alone: where several did, nobody does. Who has to
-        wait for it gives up their places in the line.
+        wait for it gives up their places in the line, and what is kept for them.
         """
         with self._transaction() as db:
             oldest = self._now() - 2 * self._fault_rule.window
@@ -90,6 +91,7 @@ class Faults(LedgerFile):
             }:
                 if paused(db, hub, user, self._fault_rule, self._now()):
                     db.execute("DELETE FROM ticket WHERE hub = ? AND user = ?", (hub, user))
+                    tickets.forget_holds(db, hub, user)
             return tuple(found)
 
     def paused(self, hub: str, user: str) -> GpuPaused | None:

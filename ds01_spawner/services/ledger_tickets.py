@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -112,10 +113,40 @@ def withdraw(db: sqlite3.Connection, lease: Lease) -> None:
 
 
 def taken_up(db: sqlite3.Connection, lease: Lease) -> None:
-    """A server starts: its ticket has done its work, and what was kept for its user is used."""
+    """A server starts: its ticket has done its work, and what was kept for its user is used.
+
+    Who takes none of what was kept for them, but something else, wants that no more.
+    """
     server = (lease.hub, lease.user, lease.server)
     db.execute("DELETE FROM ticket WHERE hub = ? AND user = ? AND server = ?", server)
+    if lease.devices and not has_kept(db, lease):
+        forget_holds(db, lease.hub, lease.user)
     db.executemany("DELETE FROM hold WHERE device = ?", [(device,) for device in lease.devices])
+
+
+def has_kept(db: sqlite3.Connection, lease: Lease) -> bool:
+    """Whether a lease has a device that was kept for its user."""
+    query = "SELECT 1 FROM hold WHERE hub = ? AND user = ? AND device = ?"
+    return any(
+        db.execute(query, (lease.hub, lease.user, device)).fetchone() for device in lease.devices
+    )
+
+
+def forget_holds(db: sqlite3.Connection, hub: str, user: str) -> None:
+    """Keep nothing for a user any more."""
+    db.execute("DELETE FROM hold WHERE hub = ? AND user = ?", (hub, user))
+
+
+def others_wait(db: sqlite3.Connection, hub: str, user: str) -> bool:
+    """Whether anybody but this user is in the line."""
+    query = "SELECT EXISTS (SELECT 1 FROM ticket WHERE NOT (hub = ? AND user = ?))"
+    return bool(db.execute(query, (hub, user)).fetchone()[0])
+
+
+def begin_anew(db: sqlite3.Connection, now: datetime) -> None:
+    """Have nobody lose a place or an offer by the time in which there was no hub."""
+    for ticket in read(db, ""):
+        update(db, replace(ticket, offer=None, asked=max(ticket.asked, now)))
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:
@@ -184,7 +215,7 @@ def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
     """
     db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
     over = lease.end is not None and lease.end.at <= now
-    if lease.hold_h and lease.until is not None and not over:
+    if lease.hold_h and lease.container is not None and not over:
         until = text_of(now + timedelta(hours=lease.hold_h))
         db.executemany(
             "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?)",

@@ -106,17 +106,24 @@ class Reconciler:
         if not snapshot.devices:
             return {}
         leases = await self._in_ledger(Ledger.leases)
-        live: dict[tuple[str, int | None], tuple[str, ...]] = {
-            (lease.id, lease.generation): lease.devices for lease in leases
-        }
+        by_label = {(lease.id, lease.generation): lease for lease in leases}
         containers = await self._list({})
+        live: dict[str, tuple[str, ...]] = {}  # by container: an image can have our labels, too
+        for container in containers:
+            lease = by_label.get((container.lease, container.generation or 0))
+            if lease is not None and lease.container in (None, container.id):
+                live[container.id] = lease.devices
         tenants = Tenants(
-            devices={c.id: live.get((c.lease, c.generation), ()) for c in containers},
+            devices={c.id: live.get(c.id, ()) for c in containers},
             names={c.id: c.who for c in containers},
             leased={uuid for lease in leases for uuid in lease.devices},
         )
-        strays = [c for c in containers if (c.lease, c.generation) not in live]
-        ours = [c for c in strays if c.labels.get("ds01.hub") == self._hub]
+        strays = [c for c in containers if c.id not in live]
+        ours = [
+            c for c in strays
+            if c.labels.get("ds01.hub") == self._hub
+            and (c.lease, c.generation or 0) not in by_label
+        ]  # fmt: skip
         others = [c for c in strays if c not in ours and keeps_devices(c)]
         held = [(c, Holding(frozenset(c.devices))) for c in ours]
         found = holders([*held, *await self._look_at(others)], snapshot)

@@ -14,6 +14,8 @@ from docker.errors import APIError
 if TYPE_CHECKING:
     from tests.conftest import EngineProcess, HookWitness
 
+pytestmark = pytest.mark.any_hub
+
 
 def run(
     client: APIClient, image: str, labels: dict[str, str], command: list[str], **body: object

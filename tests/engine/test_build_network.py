@@ -28,6 +28,8 @@ from tests.engine import curious
 if TYPE_CHECKING:
     from docker import APIClient
 
+pytestmark = pytest.mark.any_hub
+
 USER = "test-network"
 PORT = 8000
 NEIGHBOUR = ["python3", "-m", "http.server", str(PORT)]

@@ -29,6 +29,8 @@ from tests.conftest import HookWitness
 from tests.core.test_container import PLAN
 from tests.engine.spare_engines import SpareEngine, shell_tar, spare_engine
 
+pytestmark = pytest.mark.any_hub
+
 IMAGE = "shell:1"
 NODES = {"GPU-1": "/dev/nvidia0", "GPU-2": "/dev/nvidia1", "MIG-3": "/dev/nvidia2"}
 SPEC = {

@@ -24,6 +24,8 @@ from tests.fakes.contract_bench import Bench, tar, until
 if TYPE_CHECKING:
     from tests.conftest import EngineProcess
 
+pytestmark = pytest.mark.any_hub
+
 STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
 
 names = (f"ds01-test-{secrets.token_hex(3)}-{number}" for number in itertools.count())

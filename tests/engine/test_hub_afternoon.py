@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import requests
 
 from tests.conftest import wait_for
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import HookWitness
     from tests.engine.conftest import MakeHub
+
+pytestmark = pytest.mark.any_hub
 
 STUDENTS = tuple(f"student{number}" for number in range(8))
 DEVICES = ("GPU-1", "GPU-2")

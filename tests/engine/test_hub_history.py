@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.conftest import HookWitness
     from tests.engine.conftest import MakeHub
 
+pytestmark = pytest.mark.any_hub
+
 USERS = ("anna", "bert", "cora", "dora")
 DEVICES = ("GPU-1", "GPU-2")
 CARD = "gpu {uuid} NVIDIA_H100_80GB_HBM3 9 0 81559 0 0 0\n"

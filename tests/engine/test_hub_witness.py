@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.conftest import HookWitness
     from tests.engine.conftest import MakeHub
 
+pytestmark = pytest.mark.any_hub
+
 USERS = ("user1", "user2", "user3", "user4")
 ROUNDS = 10  # of each kind
 # After these rounds' starts, with the servers running; and after these rounds, with none.

@@ -327,6 +327,24 @@ def test_cordon_of_a_card_that_is_given_out_in_parts(run: Run, world: World) -> 
     assert run(f"uncordon {part.parent}").code == 0
 
 
+def test_a_device_that_is_kept_or_offered_says_for_whom(run: Run, world: World) -> None:
+    limits = Limits(gpu_hold_after_stop_h=1.0)
+    lease = world.ledger.reserve(
+        LeaseRequest("hub", "zoe", "", Wanted(1), limits, None), world.snapshot
+    )
+    world.ledger.bind(lease.id, lease.generation, "c")
+    world.ledger.release(lease.id)
+    told = {d["uuid"]: d["unavailable"] for d in run("gpus --json").json["devices"]}
+    assert told[lease.devices[0]].startswith("kept for zoe until ")
+    world.ledger.take_ticket(
+        LeaseRequest("hub", "zoe", "", Wanted(1), limits, None), {}, world.snapshot
+    )
+    (action,) = world.ledger.run_line(world.snapshot)
+    assert action.ticket.offer
+    told = {d["uuid"]: d["unavailable"] for d in run("gpus --json").json["devices"]}
+    assert told[action.ticket.offer.devices[0]].startswith("offered to zoe until ")
+
+
 def test_a_card_that_an_xid_put_out_of_use(run: Run, world: World) -> None:
     free = next(d.uuid for d in world.snapshot.devices if not held(world, d.uuid))
     world.ledger.note_struck([Xid(free, 48, world.time)], (), "a-boot")

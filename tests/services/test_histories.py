@@ -614,12 +614,12 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_histories() -> None:
     run_state_machine_as_test(
-        Histories, settings=settings(max_examples=400, stateful_step_count=50, **CHECKS)
+        Histories, settings=settings(max_examples=500, stateful_step_count=50, **CHECKS)
     )
 
 
 @pytest.mark.long
 def test_many_long_histories() -> None:
     run_state_machine_as_test(
-        Histories, settings=settings(max_examples=10_000, stateful_step_count=100, **CHECKS)
+        Histories, settings=settings(max_examples=12_000, stateful_step_count=100, **CHECKS)
     )

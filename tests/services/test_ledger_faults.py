@@ -211,3 +211,20 @@ def test_another_epoch_is_told_once(ledger: Ledger, opened: Callable[..., Ledger
     assert not ledger.note_epoch("one")
     assert opened().note_epoch("two")
     assert not ledger.note_epoch("two")
+
+
+def test_nothing_is_kept_for_who_has_to_wait(ledger: Ledger, clock: Clock) -> None:
+    kept = replace(MANY, gpu_hold_after_stop_h=1.0)
+    leases = [
+        ledger.bind(lease.id, lease.generation, "c")
+        for lease in (
+            ledger.reserve(request("ada", name, limits=kept), snapshot()) for name in "ab"
+        )
+    ]
+    ledger.release(leases[0].id)
+    assert len(ledger.holds()) == 1
+    ledger.note_faults(faults(leases[1].devices[0], MOST + 1, clock))
+    assert ledger.paused("hub", "ada")
+    assert ledger.holds() == ()
+    ledger.release(leases[1].id)
+    assert ledger.holds() == ()

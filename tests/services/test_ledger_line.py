@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ds01_spawner.core.exemptions import Exempt
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.runs import Needs
@@ -28,7 +29,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_tickets
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
-from tests.services.test_ledger import Clock, clock, ledger, opened, path, request, snapshot
+from tests.services.test_ledger import START, Clock, clock, ledger, opened, path, request, snapshot
 
 __all__ = ["clock", "ledger", "opened", "path"]
 
@@ -546,3 +547,64 @@ def test_what_never_ran_or_is_over_keeps_nothing(ledger: Ledger, clock: Clock) -
     clock.pass_(hours=2)
     ledger.release(lease.id)
     assert ledger.holds() == ()
+
+
+# --- what is kept after a stop stands in nobody's way for ever -----------------------------------
+
+
+def test_what_was_kept_once_is_not_kept_again_while_others_wait(
+    ledger: Ledger, clock: Clock
+) -> None:
+    lease = serve(ledger, "ada", limits=KEPT)
+    wait(ledger, "bob")
+    ledger.release(lease.id)
+    assert run(ledger) == []
+    lease = serve(ledger, "ada", limits=KEPT)
+    clock.pass_(hours=1)
+    ledger.release(lease.id)
+    clock.pass_(seconds=3)
+    assert run(ledger) == ["bob offered GPU-0"]
+
+
+def test_what_was_kept_is_kept_again_where_nobody_waits(ledger: Ledger, clock: Clock) -> None:
+    for _ in range(3):
+        ledger.release(serve(ledger, "ada", limits=KEPT).id)
+        assert [hold.device for hold in ledger.holds()] == ["GPU-0"]
+        clock.pass_(seconds=3)
+
+
+def test_a_start_that_failed_keeps_nothing_exempt_or_not(ledger: Ledger) -> None:
+    exempt = Exempt(runtime=START + timedelta(days=3))
+    limits = replace(KEPT, max_runtime_h=6)
+    asked = replace(request("ada", limits=limits), exempt=exempt)
+    ledger.release(ledger.reserve(asked, snapshot(1)).id)
+    assert ledger.holds() == ()
+
+
+def test_who_takes_something_else_gives_up_what_was_kept(ledger: Ledger) -> None:
+    ledger.release(serve(ledger, "ada", limits=KEPT).id)
+    bigger = replace(snapshot(2).devices[1], memory=80 << 30)
+    both = replace(snapshot(2), devices=(snapshot(1).devices[0], bigger))
+    wish = replace(request("ada", limits=KEPT), wanted=Wanted(1, memory=60 << 30))
+    assert ledger.reserve(wish, both).devices == ("GPU-1",)
+    assert ledger.holds() == ()
+
+
+# --- a time without a hub ------------------------------------------------------------------------
+
+
+def test_nobody_loses_an_offer_or_a_place_while_there_is_no_hub(
+    ledger: Ledger, clock: Clock, opened: Callable[..., Ledger]
+) -> None:
+    lease = serve(ledger, "eve")
+    wait(ledger, "ada")
+    clock.pass_(minutes=1)
+    wait(ledger, "bob")
+    ledger.release(lease.id)
+    clock.pass_(seconds=3)
+    assert run(ledger) == ["ada offered GPU-0"]
+    clock.pass_(hours=60)
+    again = opened()
+    again.begin_incarnation()
+    assert run(again) == ["ada offered GPU-0"]
+    assert [ticket.user for ticket in again.tickets()] == ["ada", "bob"]

@@ -234,6 +234,18 @@ async def test_devices_of_others_are_told_and_never_given(world: World) -> None:
         world.reserve("eve", foreign=held)
 
 
+async def test_our_labels_on_another_container_hide_nothing(world: World) -> None:
+    """An image that was made of a server has its labels, and so has what runs of it."""
+    lease = await world.serve("ada")
+    other = world.snapshot.devices[0].uuid
+    assert other not in lease.devices
+    asked = {"Driver": "nvidia", "DeviceIDs": [other], "Capabilities": [["gpu"]]}
+    body = world.body(lease)
+    body["HostConfig"] = {"Runtime": "runc", "NetworkMode": "none", "DeviceRequests": [asked]}
+    await world.engine.start_container(await world.engine.create_container("copy", body))
+    assert set(await world.reconciler.foreign_devices(world.snapshot)) == {other}
+
+
 async def test_gpus_all_holds_every_device(world: World) -> None:
     await world.foreign("greedy", Count=-1)
     held = await world.reconciler.foreign_devices(world.snapshot)

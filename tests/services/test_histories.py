@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -103,6 +102,7 @@ class Histories(RuleBasedStateMachine):
         self.world.known = set()  # what the hub has in its own database
         self.starts: list[Starting] = []
         self.late: list[tuple[str, Json]] = []  # create calls that the engine has yet to do
+        self.limits = LIMITS
         self.settle()
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
@@ -171,16 +171,52 @@ class Histories(RuleBasedStateMachine):
         waits = user in self.world.ledger.pauses("hub")
         displaced = self.displaced()
         try:
-            lease = self.world.reserve(user, gpus, foreign, server, LIMITS, kind, seats)
+            lease = self.world.reserve(user, gpus, foreign, server, self.limits, kind, seats)
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
+        self.is_what_was_asked_for(lease, wish)
         assert not set(lease.devices) & ({*foreign} | aside)
         assert not set(lease.cards) & (aside | displaced)
         assert not (lease.devices and waits)
         assert self.world.ledger.drained() is None
         self.starts.append(Starting(lease))
         return True
+
+    def is_what_was_asked_for(self, lease: Lease, wish: Wish) -> None:
+        gpus, kind, seats = wish
+        there = {device.uuid: device for device in self.world.snapshot.devices}
+        got = [there[uuid] for uuid in lease.devices]
+        assert (len(got), lease.seats) == (gpus, seats)
+        assert all(device.healthy for device in got)
+        assert all(kind == "any" or kind == (device.profile or "full") for device in got)
+        own = [one for one in self.world.ledger.leases() if one.user == lease.user]
+        assert len(own) <= (self.limits.max_containers_per_user or 0)
+        assert sum(one.units for one in own) <= (self.limits.gpu_units or 0)
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS.filter(lambda w: w[0] > 0))
+    def a_start_while_the_driver_hangs(self, user: str, server: str, wish: Wish) -> None:
+        """Nobody gets a device, nor an offer, nor loses a place or a lease."""
+        ledger, unknown = self.world.ledger, replace(self.world.snapshot, known=False)
+        before = ledger.leases(), [ticket.id for ticket in ledger.tickets()]
+        gpus, kind, seats = wish
+        wanted = Wanted(gpus, kind, seats=seats)
+        with pytest.raises(DS01Error):
+            ledger.reserve(LeaseRequest("hub", user, server, wanted, self.limits, 4), unknown)
+        assert {action.what for action in ledger.run_line(unknown)} <= {"withdrawn"}
+        assert not any(ticket.offer for ticket in ledger.tickets())
+        assert before == (ledger.leases(), [ticket.id for ticket in ledger.tickets()])
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS)
+    def begin_a_start_in_another_process(self, user: str, server: str, wish: Wish) -> None:
+        """One ledger file, whoever opens it."""
+        own = self.world.ledger
+        self.world.ledger = self.world.open_ledger()
+        try:
+            self.reserve(user, server, wish)
+        finally:
+            self.world.ledger.close()
+            self.world.ledger = own
 
     @precondition(lambda self: any(not s.container for s in self.starts))
     @rule(pick=PICK)
@@ -258,7 +294,7 @@ class Histories(RuleBasedStateMachine):
     def take_a_ticket(self, user: str, server: str, wish: Wish) -> None:
         gpus, kind, seats = wish
         wanted = Wanted(gpus, kind, seats=seats)
-        request = LeaseRequest("hub", user, server, wanted, LIMITS, 4)
+        request = LeaseRequest("hub", user, server, wanted, self.limits, 4)
         waits = user in self.world.ledger.pauses("hub")
         refusals = (TooManyTickets, TooManyServers, SurvivingLease, GpuQuotaExceeded, GpuPaused)
         with suppress(*refusals, NoSuchDevice):
@@ -271,7 +307,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(user=USERS, server=SERVERS)
     def a_page_is_open(self, user: str, server: str) -> None:
-        self.world.ledger.asked("hub", user, server, LIMITS)
+        self.world.ledger.asked("hub", user, server, self.limits)
 
     @rule()
     def run_the_line(self) -> None:
@@ -282,7 +318,7 @@ class Histories(RuleBasedStateMachine):
             if action.what == "offered" and action.ticket.offer:
                 offered = set(action.ticket.offer.devices)
                 assert not offered & (aside | foreign.keys())
-                there = {d.uuid: d.card for d in self.world.snapshot.devices}
+                there = {d.uuid: d.card for d in self.world.snapshot.devices if d.healthy}
                 assert not {there[uuid] for uuid in offered} & (aside | self.displaced())
         assert ledger.run_line(self.world.snapshot, foreign) == (), "once is enough"
 
@@ -301,7 +337,8 @@ class Histories(RuleBasedStateMachine):
             lost = (
                 aside | self.do(self.world.reconciler.foreign_devices(self.world.snapshot)).keys()
             )
-            there = {device.uuid: device.card for device in self.world.snapshot.devices}
+            well = (device for device in self.world.snapshot.devices if device.healthy)
+            there = {device.uuid: device.card for device in well}
             lost |= {u for u in offer.devices if u not in there or there[u] in aside}
             late = offer.until <= self.world.time
             assert late or got == offer.devices or lost & set(offer.devices)
@@ -391,6 +428,26 @@ class Histories(RuleBasedStateMachine):
         for cordon in self.world.ledger.cordons():
             self.world.ledger.uncordon(cordon.device)
 
+    @rule(tight=st.booleans())
+    def the_policy_changes(self, tight: bool) -> None:
+        """It takes nothing from a server that runs."""
+        less = replace(LIMITS, max_gpu_equivalents=0.5, max_containers_per_user=1)
+        self.limits = less if tight else LIMITS
+
+    @precondition(lambda self: any(lease.devices for lease in self.running))
+    @rule(pick=PICK, hours=st.sampled_from([0.1, 2, 9]))
+    def a_server_is_extended_or_kept(self, pick: int, hours: float) -> None:
+        found = [lease for lease in self.running if lease.devices]
+        lease = found[pick % len(found)]
+        until = self.world.time + timedelta(hours=hours)
+        if pick % 2:
+            assert self.world.ledger.set_until(lease.id, until).until == until
+        else:
+            kept = self.world.ledger.keep(lease.id, until)
+            assert kept.end
+            assert kept.until
+            assert kept.end.at >= min(until, kept.until)
+
     @rule(user=USERS)
     def drain_and_resume(self, user: str) -> None:
         self.world.ledger.drain("")
@@ -424,6 +481,13 @@ class Histories(RuleBasedStateMachine):
         assert [lease.id for lease in after] == before
         there = {device.uuid for device in self.world.snapshot.devices}
         assert all((lease.lost is not None) == bool({*lease.devices} - there) for lease in after)
+
+    @rule(pick=PICK)
+    def a_device_is_sick_or_well_again(self, pick: int) -> None:
+        devices = list(self.world.snapshot.devices)
+        place = pick % len(devices)
+        devices[place] = replace(devices[place], healthy=not devices[place].healthy)
+        self.world.snapshot = replace(self.world.snapshot, devices=tuple(devices))
 
     @rule(pick=PICK)
     def an_xid(self, pick: int) -> None:
@@ -557,16 +621,6 @@ class Histories(RuleBasedStateMachine):
         assert not waiting & self.world.ledger.pauses("hub").keys()
 
     @invariant()
-    def no_user_has_more_than_allowed(self) -> None:
-        servers: Counter[str] = Counter()
-        units: Counter[str] = Counter()
-        for lease in self.world.ledger.leases():
-            servers[lease.user] += 1
-            units[lease.user] += lease.units
-        assert all(number <= 2 for number in servers.values())
-        assert all(share <= (LIMITS.gpu_units or 0) for share in units.values())
-
-    @invariant()
     def every_lease_ends(self) -> None:
         assert all(
             lease.until is not None
@@ -581,9 +635,28 @@ class Histories(RuleBasedStateMachine):
                 self.do(self.world.reconciler.end(lease, "the test ends"))
             assert self.ours() == []
             assert self.do(self.world.in_ledger(Ledger.leases)) == ()
+            self.everybody_has_a_turn()
             self.world.ledger.close()
         self.loop.close()
         shutil.rmtree(self.folder)
+
+    def everybody_has_a_turn(self) -> None:
+        """When all is well and given back, whoever waits is served, and each device can be had."""
+        ledger = self.world.ledger
+        self.the_containers_made_by_hand_go()
+        self.uncordon()
+        self.the_card_is_divided_anew(0)
+        self.world.time += timedelta(hours=1)
+        while line := ledger.tickets():
+            for ticket in line:
+                ledger.asked(ticket.hub, ticket.user, ticket.server, LIMITS)
+            ledger.run_line(self.world.snapshot)
+            served = [ticket for ticket in ledger.tickets() if ticket.offer]
+            assert served or not ledger.tickets(), "somebody waits, and nobody is served"
+            for ticket in served:
+                ledger.leave(ticket.hub, ticket.user, ticket.server)
+        got = [self.world.reserve(f"user{n}") for n, _ in enumerate(self.world.snapshot.devices)]
+        assert len({lease.devices for lease in got}) == len(self.world.snapshot.devices)
 
 
 def check_seats(held: Iterable[tuple[str, int, int]]) -> None:

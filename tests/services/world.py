@@ -56,14 +56,18 @@ class World:
 
     def begin(self) -> None:
         """A hub starts: its ledger, a new life, a new reconciler."""
-        self.ledger = Ledger(
-            self.path, simulated=True, now=lambda: self.time, new_id=lambda: f"id{next(self.ids)}"
-        )
+        self.ledger = self.open_ledger()
         self.ledger.begin_incarnation()
         self.reconciler = Reconciler(
             self.engine, self.in_ledger, hub="hub", now=lambda: self.time, simulated=True,
             on_event=self.told.append, known_servers=lambda: self.known,
         )  # fmt: skip
+
+    def open_ledger(self) -> Ledger:
+        """The ledger, opened once more."""
+        return Ledger(
+            self.path, simulated=True, now=lambda: self.time, new_id=lambda: f"id{next(self.ids)}"
+        )
 
     def copy_ledger(self) -> None:
         """Put a copy aside, as a backup does."""

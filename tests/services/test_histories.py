@@ -644,6 +644,9 @@ class Histories(RuleBasedStateMachine):
         """When all is well and given back, whoever waits is served, and each device can be had."""
         ledger = self.world.ledger
         self.the_containers_made_by_hand_go()
+        struck = [cordon.device for cordon in ledger.cordons() if cordon.xid]
+        ledger.note_struck([], struck, "boot")
+        assert not any(cordon.xid for cordon in ledger.cordons())
         self.uncordon()
         self.the_card_is_divided_anew(0)
         self.world.time += timedelta(hours=1)

@@ -73,8 +73,8 @@ class HubFaults:
         runtime = self._runtime
         in_order = sorted(faults, key=lambda xid: (xid.at, xid.device, xid.number))
         for fault in await runtime.in_ledger(Ledger.note_faults, in_order):
-            xid, lease = fault.xid, fault.lease
+            xid, holder = fault.xid, fault.holder
             runtime.events.write(
-                "gpu.fault", lease.user if lease else "", device=xid.device, xid=xid.number,
-                server=lease.server if lease else "", why=fault.why,
+                "gpu.fault", holder.user if holder else "", device=xid.device, xid=xid.number,
+                server=holder.server if holder else "", why=fault.why,
             )  # fmt: skip

@@ -22,11 +22,20 @@ MANY_HELD = "several servers held it, and the driver does not tell whose program
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """The server that had a device."""
+
+    hub: str
+    user: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of a program, and the lease that answers for it; without one, why."""
+    """A fault of a program, and the server that answers for it; without one, why."""
 
     xid: Xid
-    lease: Lease | None
+    holder: Holder | None
     why: str = ""
 
 
@@ -80,15 +89,13 @@ class Faults(LedgerFile):
                 _attributed(db, xid) for xid in xids if xid.at > oldest and not _is_known(db, xid)
             ]
             for fault in found:
-                xid, lease = fault.xid, fault.lease
-                who = (lease.hub, lease.user) if lease else ("", "")
+                xid, holder = fault.xid, fault.holder
+                who = (holder.hub, holder.user) if holder else ("", "")
                 db.execute(
                     "INSERT INTO fault VALUES (?, ?, ?, ?, ?)",
                     (xid.device, xid.number, text_of(xid.at), *who),
                 )
-            for hub, user in {
-                (fault.lease.hub, fault.lease.user) for fault in found if fault.lease
-            }:
+            for hub, user in {(f.holder.hub, f.holder.user) for f in found if f.holder}:
                 if paused(db, hub, user, self._fault_rule, self._now()):
                     db.execute("DELETE FROM ticket WHERE hub = ? AND user = ?", (hub, user))
                     tickets.forget_holds(db, hub, user)
@@ -167,11 +174,20 @@ def _is_known(db: sqlite3.Connection, xid: Xid) -> bool:
 
 
 def _attributed(db: sqlite3.Connection, xid: Xid) -> Fault:
+    """With who had the device then, also if their server is stopped by now."""
+    at, device = text_of(xid.at), xid.device
     query = (
         " WHERE since <= ? AND id IN (SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
     )
-    found = rows.read(db, query, text_of(xid.at), xid.device, xid.device)
-    if len(found) > 1:
+    leases = rows.read(db, query, at, device, device)
+    query = "SELECT hub, user, server, devices FROM history WHERE since <= ? AND released > ?"
+    stopped = [
+        Holder(hub, user, server)
+        for hub, user, server, devices in db.execute(query, (at, at))
+        if device in devices.split(",")
+    ]
+    if len(leases) + len(stopped) > 1:
         return Fault(xid, None, MANY_HELD)
-    runs = [lease for lease in found if lease.state != "reserved"]
-    return Fault(xid, runs[0]) if runs else Fault(xid, None, NONE_HELD)
+    runs = [Holder(x.hub, x.user, x.server) for x in leases if x.state != "reserved"]
+    found = [*runs, *stopped]
+    return Fault(xid, found[0]) if found else Fault(xid, None, NONE_HELD)

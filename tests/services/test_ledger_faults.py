@@ -90,7 +90,22 @@ def faults(device: str, number: int, clock: Clock) -> list[Xid]:
 
 def answers(ledger: Ledger, xid: Xid) -> tuple[str, str]:
     (fault,) = ledger.note_faults([xid])
-    return fault.lease.user if fault.lease else "", fault.why
+    return fault.holder.user if fault.holder else "", fault.why
+
+
+def test_who_had_the_device_answers_for_it_when_their_server_is_stopped(
+    ledger: Ledger, clock: Clock
+) -> None:
+    lease = serve(ledger, "ada")
+    clock.pass_(minutes=5)
+    xid = Xid(lease.devices[0], 31, clock.time)
+    clock.pass_(seconds=5)
+    ledger.release(lease.id)
+    clock.pass_(seconds=5)
+    later = Xid(lease.devices[0], 13, clock.time)
+    serve(ledger, "bob")
+    assert answers(ledger, xid) == ("ada", "")
+    assert answers(ledger, replace(later, at=clock.time - timedelta(seconds=1))) == ("", NONE_HELD)
 
 
 def test_who_has_the_device_answers_for_it_once(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,13 @@ class HubLine:
             TICKETS.set(0)
             return False
         snapshot = await runtime.inventory.snapshot(fresh=True)
-        foreign = await runtime.reconciler.foreign_devices(snapshot)
+        foreign: Mapping[str, str] = {}
+        try:
+            foreign = await runtime.reconciler.foreign_devices(snapshot)
+        except (DS01Error, EngineRefused) as error:
+            log.warning("Nobody is offered anything: %s", error)
+            # Nobody could start now either: nobody shall lose an offer by that.
+            snapshot = replace(snapshot, known=False)
         for action in await runtime.in_ledger(Ledger.run_line, snapshot, foreign):
             self._ahead = None
             self._tell(action)

@@ -177,6 +177,27 @@ async def test_pages_that_are_open_share_one_look_ahead(
     await world.stop(user)
 
 
+async def test_nobody_loses_an_offer_while_the_engine_is_away(
+    world: World, user: str, other: str
+) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    await world.stop(user)
+    await its_turn(browser)
+    world.engine.unreachable = True
+    await world.runtime.line.run()
+    (ticket,) = await world.runtime.in_ledger(Ledger.tickets)
+    assert (ticket.offer, ticket.lapses) == (None, 0)
+    world.passed += timedelta(minutes=5)
+    await world.runtime.line.run()
+    world.engine.unreachable = False
+    await its_turn(browser)
+    (ticket,) = await world.runtime.in_ledger(Ledger.tickets)
+    assert ticket.lapses == 0
+    await world.runtime.line.leave(other, "")
+
+
 async def test_an_environment_is_made_for_who_waits_and_no_more(
     world: World, user: str, other: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class Watch:
         self._losses = Losses(runtime)
         self._faults = HubFaults(runtime)
         self._leases: dict[tuple[str, str], Lease] = {}
+        self._looking = asyncio.Lock()
 
     def lease_of(self, user: str, server: str) -> Lease | None:
         """The lease of a server."""
@@ -41,8 +43,13 @@ class Watch:
     async def look(self) -> None:
         """Write down how GPUs are and are used, then do what is to do.
 
-        An idle one may end its server, one that is lost does not.
+        An idle one may end its server, one that is lost does not. One look after the other, so
+        that what is new is told once.
         """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         runtime = self._runtime
         leases = await self._own_leases()
         snapshot = await runtime.inventory.snapshot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 from collections.abc import Callable, Iterable
@@ -117,8 +118,7 @@ async def test_a_card_that_an_xid_put_out_of_use_stays_so_for_the_next_hub(
 ) -> None:
     struck = Xid("GPU-1", 48, world.now())
     driver.says(struck=(struck,))
-    await world.runtime.watch.look()
-    await world.runtime.watch.look()
+    await asyncio.gather(*(world.runtime.watch.look() for _ in range(3)))
     assert [line["device"] for line in lines(world, "gpu.cordon")] == ["GPU-1"]
     driver.says(struck=())  # as of a process that has just begun
     restarted, changes = Reporting(*NVIDIA), list[Callable[[], None]]()

@@ -184,8 +184,7 @@ def _environment(plan: ContainerPlan) -> dict[str, str]:
 def labels(plan: ContainerPlan) -> dict[str, str]:
     """Every reserved label, set here so that none is inherited from an image.
 
-    The names are those that DS01's and AIME's tools read (`ds01.*`, `aime.mlc.*`); AIME's reader
-    splits at commas, so its values have none.
+    The names are those that DS01's and AIME's tools read (`ds01.*`, `aime.mlc.*`).
     """
     name = plan.project if not plan.server else f"{plan.project}-{plan.server}"
     framework = f"{plan.framework}-{plan.version}"
@@ -230,6 +229,11 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.protected": "false",
         "ds01.monitoring": "false",
     }
+    return {**plan.extra_labels, **_aime_labels(plan, name, framework), **ds01, **ours}
+
+
+def _aime_labels(plan: ContainerPlan, name: str, framework: str) -> dict[str, str]:
+    """What AIME's tools read; they split at commas, so the values have none."""
     aime = {
         "aime.mlc": plan.user,
         "aime.mlc.USER": plan.user,
@@ -242,5 +246,4 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "aime.mlc.FRAMEWORK": framework,
         "aime.mlc.GPUS": str(len(plan.devices)),
     }
-    no_commas = {key: value.replace(",", " ") for key, value in aime.items()}
-    return {**plan.extra_labels, **no_commas, **ds01, **ours}
+    return {key: value.replace(",", " ") for key, value in aime.items()}

@@ -107,7 +107,8 @@ def read_label(text: str) -> tuple[int, int] | None:
 def environment(seats: int) -> dict[str, str]:
     """What tells the frameworks of a server to keep to their part of a shared device's memory.
 
-    JAX and TensorFlow read variables of their own. PyTorch has none: a notebook calls
+    JAX reads one; TensorFlow's makes it take only what it needs, without a bound. PyTorch has none:
+    a notebook calls
     `torch.cuda.set_per_process_memory_fraction(float(os.environ["DS01_GPU_MEMORY_FRACTION"]))`.
     """
     if seats == 1:

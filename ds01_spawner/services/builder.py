@@ -20,7 +20,6 @@ from ds01_spawner.services.build_network import BuildNetwork
 from ds01_spawner.services.build_output import EndlessOutput
 from ds01_spawner.services.build_record import BuildEvent, BuildRecord
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, EngineStreamError
-from ds01_spawner.services.image_files import image_files
 from ds01_spawner.services.shared_work import Line, SharedWork
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ _TAIL_SHOWN = 40
 OnEvent = Callable[[BuildEvent], None]
 Context = Callable[[], dict[str, bytes]]
 
-__all__ = ["BuildEvent", "Builder", "derived_scripts", "to_tar"]
+__all__ = ["BuildEvent", "Builder", "to_tar"]
 
 
 class MadeImages(Protocol):
@@ -201,8 +200,3 @@ def to_tar(files: Mapping[str, bytes]) -> bytes:
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))
     return out.getvalue()
-
-
-def derived_scripts() -> Mapping[str, bytes]:
-    """The files of images/derived by their path there."""
-    return image_files("derived")

@@ -14,8 +14,9 @@ from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
 from ds01_spawner.services.build_record import BuildEvent
-from ds01_spawner.services.builder import Builder, MadeImages, Remembered, derived_scripts
+from ds01_spawner.services.builder import Builder, MadeImages, Remembered
 from ds01_spawner.services.engine import Engine
+from ds01_spawner.services.image_files import image_files
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.reconciler import InLedger
 from ds01_spawner.services.settings import Settings
@@ -82,7 +83,7 @@ class Images:
         image = self._image(recipe, user, request)
 
         def context() -> dict[str, bytes]:
-            return build_context(recipe, base.tag, self._site, derived_scripts())
+            return build_context(recipe, base.tag, self._site, image_files("derived"))
 
         await self._builder.ensure(recipe, image.name, base.tag, context, on_event)
         return image
@@ -100,7 +101,7 @@ class Images:
         recipe = self._recipe(request, offer, base.identity if base else UNKNOWN)
         image = self._image(recipe, user, request)
         tag = base.tag if base else NO_BASE
-        context = build_context(recipe, tag, self._site, derived_scripts())
+        context = build_context(recipe, tag, self._site, image_files("derived"))
         dockerfile = context["Dockerfile"].decode()
         if base is None:
             dockerfile = dockerfile.replace(NO_BASE, UNKNOWN)

@@ -20,8 +20,9 @@ from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
-from ds01_spawner.services.builder import Builder, Remembered, derived_scripts
+from ds01_spawner.services.builder import Builder, Remembered
 from ds01_spawner.services.docker_engine import DockerEngine
+from ds01_spawner.services.image_files import image_files
 from tests.conftest import EngineProcess, steps_of_builds
 from tests.engine import curious
 
@@ -187,13 +188,13 @@ async def installed(
     image = await bench.build(
         bench.network(plain_site),
         plain,
-        lambda: build_context(plain, bench.base.tag, plain_site, derived_scripts()),
+        lambda: build_context(plain, bench.base.tag, plain_site, image_files("derived")),
     )
     site = BuildSite(extra_index_urls=(index.url,), ca_pem=ca_pem + index.authority)
     found = []
     for version in ("1", "2"):
         made = bench.recipe(f"{curious.NAME}=={version}")
-        whole = build_context(made, bench.base.tag, site, derived_scripts())
+        whole = build_context(made, bench.base.tag, site, image_files("derived"))
         files = {
             "Dockerfile": DOCKERFILE.format(image=image).encode(),
             "ca.pem": whole["common/ca.pem"],

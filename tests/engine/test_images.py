@@ -18,8 +18,9 @@ from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BaseImageRefused, BuildFailed
 from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
-from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts
+from ds01_spawner.services.builder import Builder, BuildEvent, Remembered
 from ds01_spawner.services.docker_engine import DockerEngine
+from ds01_spawner.services.image_files import image_files
 
 USER = "test-images"
 UID = 200_001
@@ -108,7 +109,7 @@ class Bench:
         on_event: Callable[[BuildEvent], None] = lambda event: None,
         user: str = USER,
     ) -> str:
-        files = build_context(made, self.base.tag, self.site, derived_scripts())
+        files = build_context(made, self.base.tag, self.site, image_files("derived"))
         name = image_name(made, user, "p")
         return await self.builder.ensure(made, name, self.base.tag, lambda: files, on_event)
 

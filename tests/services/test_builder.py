@@ -15,7 +15,8 @@ from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BuildFailed, EngineUnavailable
 from ds01_spawner.services.build_network import SharedNetwork
 from ds01_spawner.services.build_output import EndlessOutput
-from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, derived_scripts, to_tar
+from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, to_tar
+from ds01_spawner.services.image_files import image_files
 from tests.fakes.engine import FakeEngine
 
 TAG = "ds01-base/pytorch:0123456789ab"
@@ -82,7 +83,7 @@ class Site:
                 made,
                 image_name(made, user, "p"),
                 TAG,
-                lambda: build_context(made, TAG, BuildSite(), derived_scripts()),
+                lambda: build_context(made, TAG, BuildSite(), image_files("derived")),
                 listener,
             )
         )
@@ -325,7 +326,7 @@ async def test_a_listener_that_fails_harms_nobody(site: Callable[..., Site]) -> 
     def broken(event: BuildEvent) -> None:
         raise RuntimeError("a page went away")
 
-    files = build_context(made, TAG, BuildSite(), derived_scripts())
+    files = build_context(made, TAG, BuildSite(), image_files("derived"))
     assert await here.builder.ensure(made, "ds01-x/p:1", TAG, lambda: files, broken)
 
 

@@ -57,11 +57,10 @@ def test_package_data_is_in(wheel: Path, folder: str) -> None:
 def test_the_scripts_of_images_are_in_and_used(installed: Path) -> None:
     code = (
         "import ds01_spawner, pathlib\n"
-        "from ds01_spawner.services.builder import derived_scripts\n"
         "print(ds01_spawner.__file__)\n"
         "from ds01_spawner.services.image_files import image_files\n"
         "print(*image_files('gate'))\n"
-        "print(*sorted(derived_scripts()), sep='\\n')\n"
+        "print(*sorted(image_files('derived')), sep='\\n')\n"
     )
     where, gate, *scripts = _run(str(installed), "-c", code).splitlines()
     assert not where.startswith(str(REPO))

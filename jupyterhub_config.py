@@ -93,7 +93,7 @@ if os.environ.get("DS01_DEMO"):
     c.DS01Spawner.data_dir = str(data / ("simulated" if gpus.startswith("simulated") else "real"))
     c.DS01Spawner.hub_id = os.environ.get("DS01_HUB_ID", "demo")
     c.DS01Spawner.prefix = c.DS01Spawner.network = c.DS01Spawner.hub_id
-    c.DS01Spawner.network_subnet = f"172.30.{port % 200 + 20}.0/24"
+    c.DS01Spawner.network_subnet = os.environ.get("DS01_SUBNET", f"172.30.{port % 200 + 20}.0/24")
     c.DS01Spawner.policy_file = os.environ.get("DS01_POLICY", "")
     c.DS01Spawner.catalog_file = os.environ.get("DS01_CATALOG", "")
     c.DS01Spawner.gpus = gpus

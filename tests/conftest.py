@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -90,18 +89,6 @@ def hub_major() -> int:
     import jupyterhub
 
     return int(jupyterhub.version_info[0])
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A function that gives a TCP port that nobody listens on."""
-
-    def pick() -> int:
-        with socket.socket() as sock:
-            sock.bind(("", 0))
-            return int(sock.getsockname()[1])
-
-    return pick
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,6 @@ def make_hub(
     docker_client: APIClient,
     standin_image: str,
     ca_pem: bytes,
-    free_port: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[MakeHub]:
     """Starts hubs, each at its base URL, with GPUs; they and theirs are gone after the session."""
@@ -56,7 +55,6 @@ def make_hub(
             engine_url=engine_url,
             standin_image=standin_image,
             ca_pem=ca_pem,
-            free_port=free_port,
             base_url=base_url,
             gpus=gpus,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -9,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
@@ -20,6 +21,7 @@ import requests
 from docker.errors import APIError
 
 from tests.conftest import steps_of_builds, wait_for
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -42,6 +44,7 @@ presets:
     framework: Pytorch
     gpus: 1
 """
+_numbers = itertools.count(16)  # of the hubs: each has a subnet
 STUDENTS = 30
 IDLER = "student30"  # whose GPU is idle after a minute
 BUILD_S = 400  # guards against hanging: the first build of all fetches the notebook server
@@ -58,7 +61,6 @@ class DemoHub:
         engine_url: str,
         standin_image: str,
         ca_pem: bytes,
-        free_port: Callable[[], int],
         base_url: str = "/",
         gpus: str = "6xA100-40GB",
     ) -> None:
@@ -72,13 +74,14 @@ class DemoHub:
         (self.data / "demo-users.json").write_text(json.dumps(self.passwords))
         (folder / "policy.yaml").write_text(POLICY)
         (folder / "ca.pem").write_bytes(ca_pem)
-        self._port = free_port()
+        self._port = free_port(2)  # the next is the proxy's own
         self.url = f"http://127.0.0.1:{self._port}{base_url}"
         environment = {
             "DS01_DEMO": "1",
             "DS01_DATA": str(self.data),
             "DS01_PORT": str(self._port),
             "DS01_HUB_ID": self.id,
+            "DS01_SUBNET": f"172.30.{next(_numbers)}.0/24",
             "DS01_POLICY": str(folder / "policy.yaml"),
             "DS01_GPUS": f"simulated:{gpus}",
             "DS01_ENGINE": engine_url,

@@ -46,7 +46,6 @@ def make_hub(
     docker_client: APIClient,
     standin_image: str,
     ca_pem: bytes,
-    free_port: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[MakeHub]:
     """Starts hubs (the arguments are those of `Hub`); they and theirs are gone after the module.
@@ -62,7 +61,6 @@ def make_hub(
             engine_url=engine_url,
             base_image=standin_image,
             ca_pem=ca_pem,
-            free_port=free_port,
             **settings,
         )
         hubs.append(hub)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from tests.conftest import wait_for
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -120,7 +121,6 @@ class Hub:
         engine_url: str,
         base_image: str,
         ca_pem: bytes,
-        free_port: Callable[[], int],
         light: bool = False,
         wait: bool = True,
         pauses: bool = False,

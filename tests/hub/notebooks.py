@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import jupyterhub
 
 from tests.fakes.engine import FakeEngine
-
-PORTS = (12_000, 32_000)  # below those that the kernel gives to outgoing connections
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on, and that no outgoing connection is given meanwhile.
-
-    Each time another one: who asks for several listens only later.
-    """
-    while True:
-        port = random.randrange(*PORTS)
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
+from tests.ports import free_port
 
 
 class HubEngine(FakeEngine):

@@ -27,7 +27,8 @@ from ds01_spawner.hub.spawner import DS01Spawner
 from ds01_spawner.services.engine import Json
 from ds01_spawner.services.ledger import Lease
 from tests.hub.clients import PATIENCE_S, Browser, server_path, until
-from tests.hub.notebooks import HubEngine, Notebooks, free_port
+from tests.hub.notebooks import HubEngine, Notebooks
+from tests.ports import free_port
 
 TOKEN = "token-of-the-tests"
 BASE = "base:1"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 SCRIPT = Path(__file__).parents[2] / "images/gate/gate.py"
 OPEN: dict[str, Any] = {"via": None, "private": True}
 Ask = Callable[..., bytes]
@@ -315,7 +317,7 @@ def test_a_name_that_cannot_be_looked_up_is_told(ask: Ask) -> None:
     )
 
 
-def test_a_host_that_does_not_answer_is_told(ask: Ask, free_port: Callable[[], int]) -> None:
+def test_a_host_that_does_not_answer_is_told(ask: Ask) -> None:
     at = f"127.0.0.1:{free_port()}"
     answer = ask({at: OPEN}, f"CONNECT {at} HTTP/1.1\r\n\r\n".encode())
     assert answer.startswith(f"HTTP/1.1 502 {at} cannot be reached".encode())

@@ -32,6 +32,7 @@ c = get_config()  # noqa: F821 - JupyterHub puts it here
 # c.DS01Spawner.policy_file = "/etc/ds01/policy.yaml"
 # c.DS01Spawner.catalog_file = "/etc/ds01/ml_images.repo"
 # c.DS01Spawner.image_map = {"aimehub/*": "registry.example.org/aime/*"}
+# c.DS01Spawner.server_image = "python:3.12-slim"  # in which the notebook server is made
 
 # The devices: "auto" asks the NVIDIA driver, "none" offers none.
 # c.DS01Spawner.gpus = "auto"

@@ -24,6 +24,7 @@ from typing import Any
 
 import jupyterhub
 from docker import APIClient
+from docker.types import Mount
 
 from benchmarks.engine import (
     LABEL,
@@ -107,8 +108,8 @@ async def measure(plan: Plan) -> Result:
         for name in sorted(plan.systems, key=SYSTEMS.index):  # our image is built by `ours`
             tell(f"{name}: begins and warms up …")
             if name == "raw-own":
-                own = await _own_image(client, systems.get("ours"), label, users)
-                system = _raw_own(plan, label, own)
+                own = await _own_container(client, systems.get("ours"), label, users)
+                system = _raw_own(client, plan, label, own)
             else:
                 system = _make(name, plan, label, folder, client, reference)
             if isinstance(system, Hub):
@@ -240,19 +241,25 @@ def _ours(plan: Plan, label: str, folder: Path, subnet: str) -> Hub:
     return Hub("ours", folder, gateway, settings, last_line=last_line, each_user=True)
 
 
-async def _own_image(client: APIClient, ours: System | None, label: str, users: list[str]) -> str:
-    """The derived image of `ours`, as its containers have it."""
+async def _own_container(
+    client: APIClient, ours: System | None, label: str, users: list[str]
+) -> dict[str, Any]:
+    """A container of `ours`, as the engine's list has it: its image and mounts."""
     if ours is None:
         raise CannotMeasure("raw-own starts the image of `ours`: name both in --systems")
     await ours.click(users[0])
     found = client.containers(filters={"label": f"ds01.hub={label}"})
     await ours.clear(users[:1])
-    return str(found[0]["ImageID"])
+    own: dict[str, Any] = found[0]
+    return own
 
 
-def _raw_own(plan: Plan, label: str, image: str) -> Raw:
+def _raw_own(client: APIClient, plan: Plan, label: str, own: Mapping[str, Any]) -> Raw:
+    (server,) = [mount for mount in own["Mounts"] if OWN_LAB.startswith(mount["Destination"])]
+    mount = Mount(server["Destination"], server["Name"], read_only=True)
     body = {
-        "image": image,
+        "image": own["ImageID"],
+        "host_config": client.create_host_config(mounts=[mount]),
         "command": [OWN_LAB, *LAB],
         "user": NOBODY,
         "working_dir": "/tmp",

@@ -488,6 +488,22 @@ class ImageMissing(DS01Error):
         )
 
 
+class ServerVolumeUnusable(DS01Error):
+    """The volume with the notebook server is not whole, and something holds it."""
+
+    code = "server_volume_unusable"
+    status = 503
+    reason = "image"
+
+    def __init__(self, volume: str) -> None:
+        super().__init__(
+            f"The volume {volume}, which has the notebook server, is not complete, and a container "
+            "uses it, so that it cannot be made anew.",
+            "Tell the administrator: when the containers that use it are gone, the next start "
+            "makes it.",
+        )
+
+
 class BuildFailed(DS01Error):
     """A derived image could not be built. `log_tail` is escaped by whoever shows it."""
 

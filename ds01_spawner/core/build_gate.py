@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ds01_spawner.core.dockerfile import BuildSite
+from ds01_spawner.core.build_site import BuildSite
 
 ISOLATED = "isolated"
 PORT = 3128

@@ -163,9 +163,10 @@ def _mount(mount: Mount, plan: ContainerPlan) -> dict[str, Any]:
         "ReadOnly": mount.read_only,
     }
     if mount.kind == "volume":
-        # A new volume stays empty: what the image has in that place would be root's.
-        labels = {"ds01.hub": plan.hub, "ds01.user": plan.user}
-        body["VolumeOptions"] = {"NoCopy": True, "Labels": labels}
+        # A new volume stays empty: what the image has in that place would be root's. One that
+        # can only be read is of several users.
+        owner = {} if mount.read_only else {"ds01.hub": plan.hub, "ds01.user": plan.user}
+        body["VolumeOptions"] = {"NoCopy": True, "Labels": owner}
     return body
 
 

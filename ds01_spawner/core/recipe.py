@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from ds01_spawner.core.build_plan import DIGEST_CHARS
 from ds01_spawner.core.packages import combine
 from ds01_spawner.core.slugs import image_repository
 
-# To be raised when images/derived/ or the Dockerfile changes what an image has in it: a test
-# compares the files with what they were at this version.
-RECIPE_VERSION = 3
-TAG_CHARS = 16
+# To be raised when images/derived, images/common or the Dockerfile changes what an image has in
+# it: a test compares the files with what they were at this version.
+RECIPE_VERSION = 4
 # The module whose import says that a Python is the framework's own (names as in the catalog).
 _MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "mxnet": "mxnet", "jax": "jax"}
 
@@ -29,7 +29,6 @@ class Recipe:
     framework: str
     version: str
     architecture: str
-    hub_major: int
     bundle_pip: tuple[str, ...] = ()  # the packages of all bundles, in a layer that many share
     pip: tuple[str, ...] = ()
     apt: tuple[str, ...] = ()
@@ -52,7 +51,7 @@ class Recipe:
     @property
     def short(self) -> str:
         """The part of the digest that is in names."""
-        return self.digest[:TAG_CHARS]
+        return self.digest[:DIGEST_CHARS]
 
     @property
     def module(self) -> str:
@@ -75,7 +74,6 @@ def image_labels(recipe: Recipe) -> dict[str, str]:
         "ds01.framework": recipe.framework,
         "ds01.version": recipe.version,
         "ds01.arch": recipe.architecture,
-        "ds01.hub_major": str(recipe.hub_major),
         "ds01.pip": "\n".join(combine((*recipe.bundle_pip, *recipe.pip))),
         "ds01.apt": "\n".join(recipe.apt),
     }

@@ -191,7 +191,7 @@ def container_plan(
         home=work.target,
         resources=limits,
         network=settings.network,
-        mounts=(work, *asker.mounts),
+        mounts=(work, *asker.mounts, image.server),
         work_mount=work.source,
         lease=grant.lease,
         generation=grant.generation,

@@ -13,7 +13,7 @@ from traitlets import Any as AnyTrait
 from traitlets import default
 
 from ds01_spawner.core.container import Mount
-from ds01_spawner.core.dockerfile import SERVER_COMMAND
+from ds01_spawner.core.server_image import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, LedgerBusy, RenameRefused
 from ds01_spawner.hub import containers, pages
 from ds01_spawner.hub.endings import Ending, ending_of
@@ -199,6 +199,8 @@ class DS01Spawner(Settings, DockerSpawner):
         """The environment of the server, from the hub; devices are added by the plan."""
         env = super().get_env()
         env.pop("JUPYTER_IMAGE_SPEC", None)
+        # Where TensorBoard's pages are for the browser; the server passes them on.
+        env["TENSORBOARD_PROXY_URL"] = f"{self.server.base_url}proxy/%PORT%/"
         return {key: str(value) for key, value in env.items()}
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:

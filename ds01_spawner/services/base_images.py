@@ -18,7 +18,7 @@ from ds01_spawner.services.shared_work import SharedWork
 
 # The engine's own steps run in the image, as root: what is loaded into them is not the image's.
 LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT")
-NAMESPACE = "ds01-base"
+REPOSITORY = "ds01-base"  # of one part: those of users have two, and cannot meet it
 _TITLE_PULL = "Fetching the framework image"
 _ID_CHARS = 12
 _FETCHED = ("Download complete", "Pull complete", "Already exists")
@@ -72,7 +72,7 @@ class BaseImages:
             return None
         _check(name, found)
         id = str(found["Id"])
-        tag = f"{NAMESPACE}/{slug(image)}:{id.removeprefix('sha256:')[:_ID_CHARS]}"
+        tag = f"{REPOSITORY}:{slug(image)}-{id.removeprefix('sha256:')[:_ID_CHARS]}"
         tagged = tag in (found.get("RepoTags") or ())
         return BaseImage(name, _identity(name, found), tag, id, tagged)
 

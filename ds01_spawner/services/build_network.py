@@ -34,7 +34,7 @@ class BuildNetwork(Protocol):
     """Where builds run."""
 
     def open(self, image: str) -> AbstractAsyncContextManager[Joined]:
-        """A network for one build from `image`, for as long as it is entered.
+        """A network for one build, guarded by containers of `image`, for as long as it is entered.
 
         Raises BuildNetworkUnusable and EngineUnavailable.
         """

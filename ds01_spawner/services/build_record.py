@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ds01_spawner.core.build_log import clean
-from ds01_spawner.core.dockerfile import TITLE_END, Step
+from ds01_spawner.core.build_plan import TITLE_END, Step
 
 MAX_BYTES = 1 << 20  # of a log file, before its last lines
 MAX_FILES = 200

@@ -7,14 +7,13 @@ import functools
 import io
 import logging
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from ds01_spawner.core.build_log import explain
-from ds01_spawner.core.dockerfile import steps
-from ds01_spawner.core.recipe import Recipe, image_labels
+from ds01_spawner.core.build_plan import BuildPlan
 from ds01_spawner.errors import BuildFailed
 from ds01_spawner.services.build_network import BuildNetwork
 from ds01_spawner.services.build_output import EndlessOutput
@@ -27,7 +26,6 @@ LATEST = "latest"
 _TITLE_LINE = "Waiting for other builds"
 _TAIL_SHOWN = 40
 OnEvent = Callable[[BuildEvent], None]
-Context = Callable[[], dict[str, bytes]]
 
 __all__ = ["BuildEvent", "Builder", "to_tar"]
 
@@ -63,8 +61,9 @@ class Builder:
     """Builds with the engine's classic builder: it has limits, and ends when it is cancelled.
 
     `memory` in bytes and `cpus` bound each step, `timeout_s` the whole; `network` is where steps
-    run. Only an image in `made` is taken for the recipe's: labels are inherited by whatever is
-    made of an image, a commit of somebody's container too.
+    run, guarded by containers of `gate_image`, which has a Python. Only an image in `made` is
+    taken for the recipe's: labels are inherited by whatever is made of an image, a commit of
+    somebody's container too.
     """
 
     def __init__(
@@ -79,46 +78,45 @@ class Builder:
         now: Callable[[], datetime],
         made: MadeImages,
         network: BuildNetwork,
+        gate_image: Callable[[], Awaitable[str]],
     ) -> None:
         self._engine = engine
         self._memory, self._cpus, self._timeout_s = memory, cpus, timeout_s
         self._log_dir = log_dir
         self._now = now
         self._made = made
-        self._network = network
+        self._network, self._gate_image = network, gate_image
         self._line = Line(concurrency)
         self._shared: SharedWork[BuildEvent, str] = SharedWork()
 
-    async def ensure(
-        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, on_event: OnEvent
-    ) -> str:
-        """The id of the recipe's image, which has the name `image_name` on return.
+    async def ensure(self, plan: BuildPlan, on_event: OnEvent) -> str:
+        """The id of the plan's image, which has the plan's name on return.
 
         Raises BuildFailed, BuildNetworkUnusable or EngineUnavailable. When the caller is
         cancelled, the build goes on for those who still want it; when there is none, it has
         ended on return.
         """
-        found = await self._find(recipe, image_name)
+        found = await self._find(plan)
         if found is not None:
             return found
-        build = functools.partial(self._in_turn, recipe, image_name, base_tag, context)
-        image = await self._shared.join(recipe.digest, build, on_event)
-        await self._name(image, image_name)
+        build = functools.partial(self._in_turn, plan)
+        image = await self._shared.join(plan.digest, build, on_event)
+        await self._name(image, plan.name)
         return image
 
-    def log_path(self, recipe: Recipe) -> Path:
-        """Where the log of the recipe's last build is."""
-        return self._log_dir / f"{recipe.short}.log"
+    def log_path(self, plan: BuildPlan) -> Path:
+        """Where the log of the plan's last build is."""
+        return self._log_dir / f"{plan.short}.log"
 
-    async def _find(self, recipe: Recipe, image_name: str) -> str | None:
-        """The image that was built of this very recipe, for whomever; it then has this name."""
-        image = await self._made.image_of(recipe.digest)
+    async def _find(self, plan: BuildPlan) -> str | None:
+        """The image that was built by this very plan, for whomever; it then has this name."""
+        image = await self._made.image_of(plan.digest)
         if image is None:
             return None
         try:
             found = await self._engine.inspect_image(image)
-            if image_name not in (found.get("RepoTags") or ()):
-                await self._name(image, image_name)
+            if plan.name not in (found.get("RepoTags") or ()):
+                await self._name(image, plan.name)
         except EngineNotFound:  # removed since
             return None
         return image
@@ -128,35 +126,31 @@ class Builder:
         await self._engine.tag_image(image, repository, tag)
         await self._engine.tag_image(image, repository, LATEST)
 
-    async def _in_turn(
-        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
-    ) -> str:
-        count = len({step.title for step in steps(recipe, base_tag)}) + 1
+    async def _in_turn(self, plan: BuildPlan, tell: OnEvent) -> str:
+        count = len({step.title for step in plan.steps}) + 1
 
         def in_line(position: int) -> None:
             tell(BuildEvent(0, count, _TITLE_LINE, f"place {position} in the line"))
 
         async with self._line.place(in_line):
             # It may have been built between the first look and now.
-            image = await self._find(recipe, image_name)
+            image = await self._find(plan)
             if image is None:
-                image = await self._build(recipe, image_name, base_tag, context, tell)
-                await self._made.set_image(recipe.digest, image)
+                image = await self._build(plan, tell)
+                await self._made.set_image(plan.digest, image)
             return image
 
-    async def _build(
-        self, recipe: Recipe, image_name: str, base_tag: str, context: Context, tell: OnEvent
-    ) -> str:
+    async def _build(self, plan: BuildPlan, tell: OnEvent) -> str:
         self._log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        record = BuildRecord(self.log_path(recipe), steps(recipe, base_tag), tell, self._now)
+        record = BuildRecord(self.log_path(plan), plan.steps, tell, self._now)
         ending = "The build was given up."
         try:
-            async with self._network.open(base_tag) as joined:
+            async with self._network.open(await self._gate_image()) as joined:
                 image = await asyncio.wait_for(
                     self._engine.build(
-                        to_tar(context()),
-                        tag=image_name,
-                        labels=image_labels(recipe),
+                        to_tar(plan.context),
+                        tag=plan.name,
+                        labels=plan.labels,
                         buildargs=joined.buildargs,
                         memory=self._memory,
                         cpus=self._cpus,
@@ -168,14 +162,14 @@ class Builder:
             ending = f"Built {image}."
             return image
         except (EngineRefused, asyncio.TimeoutError) as error:
-            failed = self._failure(error, record, recipe)
+            failed = self._failure(error, record, plan)
             ending = failed.message
             raise failed from error
         finally:
             record.close(ending)
 
     def _failure(
-        self, error: EngineRefused | asyncio.TimeoutError, record: BuildRecord, recipe: Recipe
+        self, error: EngineRefused | asyncio.TimeoutError, record: BuildRecord, plan: BuildPlan
     ) -> BuildFailed:
         tail = tuple(record.tail)
         if isinstance(error, EndlessOutput):
@@ -185,7 +179,7 @@ class Builder:
             why = explain(tail, error.message, code)
         else:
             why = f"it took longer than the {self._timeout_s / 60:g} minutes that a build may take."
-        detail = f"recipe {recipe.short}: {error!r}; the log is {self.log_path(recipe)}"
+        detail = f"recipe {plan.short}: {error!r}; the log is {self.log_path(plan)}"
         return BuildFailed(
             record.title, why, log_tail="\n".join(tail[-_TAIL_SHOWN:]), detail=detail
         )

@@ -8,9 +8,11 @@ one that ended, and reads proxies and passwords for the engine's address from th
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +40,7 @@ from ds01_spawner.services.engine import (
     Labels,
 )
 
+FILE_BYTES = 1 << 20
 AWAY = (502, 503, 504)  # a proxy before the engine, or an engine that starts or stops
 
 
@@ -203,3 +206,15 @@ def stream_error(item: Json) -> EngineStreamError:
     """The error that a pull's or build's stream ends with."""
     detail = item.get("errorDetail") or {}
     return EngineStreamError(str(item.get("error") or detail.get("message")), detail.get("code"))
+
+
+def small_file(tar: Iterable[bytes]) -> bytes:
+    """The one file of an archive that the engine sends."""
+    got = bytearray()
+    for part in tar:
+        got += part
+        if len(got) > FILE_BYTES:
+            raise EngineRefused(413, "the file is too large to be read")
+    with tarfile.open(fileobj=io.BytesIO(got)) as archive:
+        content = archive.extractfile(archive.getmembers()[0])
+        return content.read() if content else b""

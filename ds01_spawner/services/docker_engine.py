@@ -26,6 +26,7 @@ from ds01_spawner.services.docker_client import (
     Timeouts,
     common_version,
     filters_of,
+    small_file,
     stream_error,
     translate,
 )
@@ -154,6 +155,9 @@ class DockerEngine(Engine):
 
     async def put_archive(self, id: str, path: str, tar: bytes) -> None:
         await self._change(lambda c: c.put_archive(id, path, tar))
+
+    async def read_file(self, id: str, path: str) -> bytes:
+        return await self._ask(lambda c: small_file(c.get_archive(id, path)[0]))
 
     async def inspect_volume(self, name: str) -> Json:
         return await self._ask(lambda c: c.inspect_volume(name))

@@ -181,6 +181,10 @@ class Engine(Protocol):
         """Unpack a tar in a container, which need not run."""
         ...
 
+    async def read_file(self, id: str, path: str) -> bytes:
+        """A file in a container, which need not run. EngineRefused when it has over a MiB."""
+        ...
+
     async def inspect_volume(self, name: str) -> Json:
         """One volume."""
         ...

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import jupyterhub
 
-from ds01_spawner.core.dockerfile import build_context, run_environment
+from ds01_spawner.core.build_plan import BuildPlan
+from ds01_spawner.core.build_site import BuildSite
+from ds01_spawner.core.container import Mount
+from ds01_spawner.core.dockerfile import derived_plan, run_environment
 from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.recipe import Recipe, image_name
+from ds01_spawner.core.server_image import SERVER_ROOT, ServerRecipe
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
 from ds01_spawner.services.build_record import BuildEvent
@@ -19,10 +23,11 @@ from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.image_files import image_files
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.reconciler import InLedger
+from ds01_spawner.services.server_volume import ServerVolume
 from ds01_spawner.services.settings import Settings
 
 UNKNOWN = "<digest>"  # what follows from an image that is not here
-NO_BASE = "ds01-base/unknown:000000000000"
+NO_BASE = "ds01-base:unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class ReadyImage:
     name: str  # ds01-<user key>/<project>:<digest>
     digest: str  # of its recipe
     environment: Callable[[str], dict[str, str]]  # home folder -> what it needs to know in there
+    server: Mount  # the notebook server
 
 
 class _InLedger(MadeImages):
@@ -68,24 +74,33 @@ class Images:
             now=wiring.now,
             made=_InLedger(in_ledger) if in_ledger else Remembered(),
             network=self._network,
+            gate_image=self._gate_image,
         )
+
+        self._server_image = settings.server_image
+        server = ServerRecipe(settings.server_image, jupyterhub.__version__, self._site.fingerprint)
+        self._server_mount = Mount(server.volume, SERVER_ROOT, read_only=True)
+        self._server = ServerVolume(
+            engine, self._builder, self._bases, server, self._site, settings.hub_id
+        )
+
+    async def _gate_image(self) -> str:
+        """That in which the notebook server is made: it has a Python, whatever the others have."""
+        return (await self._bases.resolve(self._server_image, lambda event: None)).tag
 
     async def ready(
         self, request: Request, user: str, offer: Offer, on_event: Callable[[BuildEvent], None]
     ) -> ReadyImage:
         """The image of the request: found, or built, or joined while it is built.
 
-        Raises ImageMissing, BaseImageRefused, BuildFailed, BuildNetworkUnusable or
-        EngineUnavailable.
+        Raises ImageMissing, BaseImageRefused, BuildFailed, BuildNetworkUnusable,
+        ServerVolumeUnusable or EngineUnavailable.
         """
+        await self._server.ready(on_event)
         base = await self._bases.resolve(request.entry.image, on_event)
         recipe = self._recipe(request, offer, base.identity)
         image = self._image(recipe, user, request)
-
-        def context() -> dict[str, bytes]:
-            return build_context(recipe, base.tag, self._site, image_files("derived"))
-
-        await self._builder.ensure(recipe, image.name, base.tag, context, on_event)
+        await self._builder.ensure(plan_of(recipe, image.name, base.tag, self._site), on_event)
         return image
 
     async def sweep(self) -> None:
@@ -101,8 +116,7 @@ class Images:
         recipe = self._recipe(request, offer, base.identity if base else UNKNOWN)
         image = self._image(recipe, user, request)
         tag = base.tag if base else NO_BASE
-        context = build_context(recipe, tag, self._site, image_files("derived"))
-        dockerfile = context["Dockerfile"].decode()
+        dockerfile = plan_of(recipe, image.name, tag, self._site).dockerfile
         if base is None:
             dockerfile = dockerfile.replace(NO_BASE, UNKNOWN)
             image = replace(image, name=image.name.replace(recipe.short, UNKNOWN), digest=UNKNOWN)
@@ -114,7 +128,6 @@ class Images:
             framework=request.entry.framework,
             version=request.entry.version,
             architecture=request.architecture,
-            hub_major=jupyterhub.version_info[0],
             bundle_pip=tuple(p for name in request.bundles for p in offer.bundles[name]),
             pip=request.pip,
             apt=request.apt,
@@ -127,4 +140,11 @@ class Images:
             image_name(recipe, user, request.project),
             recipe.digest,
             lambda home: run_environment(recipe, self._site, home),
+            self._server_mount,
         )
+
+
+def plan_of(recipe: Recipe, name: str, base_tag: str, site: BuildSite) -> BuildPlan:
+    """How the recipe's image is built on this site, with the scripts of this package."""
+    scripts = {**image_files("common"), **image_files("derived")}
+    return derived_plan(recipe, name, base_tag, site, scripts)

@@ -95,6 +95,16 @@ class Settings(LoggingConfigurable):
         never used unless asked for here.
         """,
     )
+    server_image = Unicode(
+        "python:3.12-slim",
+        config=True,
+        help="""
+        The image in which the notebook server is made, once for each version of JupyterHub.
+
+        It needs Python 3.10 or newer, Debian's or Ubuntu's, and is fetched as the catalog's images
+        are, by `image_map` too. Every server mounts the result, whatever its own image is.
+        """,
+    )
     gpu_injection = Enum(
         SETTINGS,
         default_value="auto",

@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ds01_spawner.core.build_gate import ISOLATED, Door, doors
-from ds01_spawner.core.dockerfile import BuildSite
+from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.core.imagemap import pattern_problems
 from ds01_spawner.errors import SettingUnusable

@@ -155,13 +155,20 @@ make_standin_tar() {
     make_tar "$standin_tar" "the stand-in base image" "$repo/images/stand-in/make"
 }
 
+# The same on Debian 11, whose Python is too old for the notebook server, and its C library older.
+old_image=ds01-stand-in:$standin_key-old
+old_tar=$cache/stand-in/$standin_key-old.tar
+make_old_tar() {
+    make_tar "$old_tar" "a base image with an old Python" "$repo/images/stand-in/make" bullseye
+}
+
 # A Docker engine of another Debian, for the tests of what this machine's is too old for.
 newer_tar=$cache/newer-engine/$(digest <"$bench/make-newer-engine").tar
 make_newer_tar() {
     make_tar "$newer_tar" "a newer Docker engine" "$bench/make-newer-engine"
 }
 
-# make_tar FILE WHAT COMMAND: a root file system, made once; 1 if it cannot be made, with what it needs in $missing.
+# make_tar FILE WHAT COMMAND [ARGUMENT]: a root file system, made once; 1 if it cannot be made, with what it needs in $missing.
 make_tar() {
     if [ -e "$1" ]; then
         touch "$1"
@@ -175,7 +182,7 @@ make_tar() {
     mkdir -p "$(dirname "$1")"
     (
         flock 9
-        [ -e "$1" ] || work "making $2 from Debian's packages (once, about a minute)" "$3" "$1"
+        [ -e "$1" ] || work "making $2 from Debian's packages (once, about a minute)" "$3" "$1" "${@:4}"
     ) 9>"$(dirname "$1")/lock"
 }
 

@@ -37,7 +37,7 @@ def test_from_login_to_a_notebook_on_a_gpu(hub: DemoHub, student: Student) -> No
         expect(step).to_have_attribute("data-state", "now")
         page.reload()  # in mid-build: the page has the same steps again
         expect(step).to_be_visible()
-        earlier = page.locator("#ds01-build li", has_text="Notebook server")
+        earlier = page.locator("#ds01-build li", has_text="Python kernel")
         expect(earlier).to_have_attribute("data-state", "done")
         expect(page.locator('[data-phase="image"]')).to_have_attribute("data-state", "now")
 

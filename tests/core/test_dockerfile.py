@@ -7,27 +7,22 @@ from typing import Any
 
 import pytest
 
-from ds01_spawner.core.dockerfile import (
-    BuildSite,
-    build_context,
-    run_environment,
-    steps,
-)
+from ds01_spawner.core.build_plan import BuildPlan
+from ds01_spawner.core.build_site import BuildSite
+from ds01_spawner.core.dockerfile import derived_plan, run_environment
 from ds01_spawner.core.recipe import Recipe
 
-TAG = "ds01-base/aimehub-pytorch---0123456789ab:0123456789ab"
-SCRIPTS = {"common/lib.sh": b"lib", "kernel/env.sh": b"env"}
+TAG = "ds01-base:aimehub-pytorch---0123456789ab-0123456789ab"
+SCRIPTS = {"lib.sh": b"lib", "env.sh": b"env"}
 GOLDEN = f"""\
 FROM {TAG}
 ENV NVIDIA_VISIBLE_DEVICES=void
 USER root
 WORKDIR /
-COPY common /opt/ds01/build/
-RUN ["/bin/sh", "/opt/ds01/build/server.sh", "6", "torch"]
-COPY kernel /opt/ds01/build/
+COPY build /opt/ds01/build/
 RUN ["/bin/sh", "/opt/ds01/build/env.sh", "torch"]
 USER 65500:65500
-RUN ["/bin/sh", "/opt/ds01/build/prove_server.sh", "torch"]
+RUN ["/bin/sh", "/opt/ds01/build/prove_kernel.sh", "torch"]
 ENV PATH="/opt/ds01/env/bin:$PATH"
 HEALTHCHECK NONE
 STOPSIGNAL SIGTERM
@@ -51,7 +46,6 @@ def recipe(**changes: Any) -> Recipe:
         "framework": "Pytorch",
         "version": "2.8.0",
         "architecture": "CUDA_ADA",
-        "hub_major": 6,
     }
     return Recipe(**{**facts, **changes})
 
@@ -59,8 +53,12 @@ def recipe(**changes: Any) -> Recipe:
 FULL = recipe(bundle_pip=("scipy",), apt=("htop",), pip=("pandas>=2", "rich[jupyter]"))
 
 
-def dockerfile(made: Recipe, site: BuildSite | None = None) -> str:
-    return build_context(made, TAG, site or BuildSite(), SCRIPTS)["Dockerfile"].decode()
+def plan(made: Recipe, site: BuildSite | None = None, tag: str = TAG) -> BuildPlan:
+    return derived_plan(made, "ds01-alice/p:0123", tag, site or BuildSite(), SCRIPTS)
+
+
+def dockerfile(made: Recipe) -> str:
+    return plan(made).dockerfile
 
 
 def test_the_dockerfile() -> None:
@@ -75,12 +73,13 @@ def test_a_recipe_without_packages_is_the_beginning_of_every_other() -> None:
 
 
 def test_lists_are_files() -> None:
-    context = build_context(FULL, TAG, BuildSite(), SCRIPTS)
+    context = plan(FULL).context
     assert context["bundles.txt"] == b"scipy\n"
     assert context["apt.txt"] == b"htop\n"
     assert context["requirements.txt"] == b"pandas>=2\nrich[jupyter]\n"
-    assert context["common/lib.sh"] == b"lib"
-    assert build_context(FULL, TAG, BuildSite(), SCRIPTS) == context
+    assert context["build/lib.sh"] == b"lib"
+    assert context["Dockerfile"].decode() == GOLDEN
+    assert plan(FULL).context == context
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_no_text_of_others_is_in_an_instruction(hostile: dict[str, Any]) -> None
     assert "reboot" not in text
     assert "tomli" not in text
     assert "HOME" not in text
-    kernel = json.loads(build_context(made, TAG, BuildSite(), SCRIPTS)["kernel/kernel.json"])
+    kernel = json.loads(plan(made).context["build/kernel.json"])
     assert kernel["argv"][0] == "/opt/ds01/env/bin/python"
     assert made.version in kernel["display_name"]
 
@@ -107,14 +106,13 @@ def test_no_text_of_others_is_in_an_instruction(hostile: dict[str, Any]) -> None
 )
 def test_from_takes_local_names_of_base_images_only(tag: str) -> None:
     with pytest.raises(ValueError, match="not a local name"):
-        steps(recipe(), tag)
+        plan(recipe(), tag=tag)
 
 
 def test_titles_are_for_people() -> None:
-    titles = list(dict.fromkeys(step.title for step in steps(FULL, TAG)))
+    titles = list(dict.fromkeys(step.title for step in plan(FULL).steps))
     assert titles == [
         "Framework image",
-        "Notebook server",
         "Python kernel",
         "Bundles: scipy",
         "System packages: htop",
@@ -122,7 +120,7 @@ def test_titles_are_for_people() -> None:
         "Check of the result",
     ]
     many = recipe(pip=tuple(f"p{i}" for i in range(9)))
-    assert steps(many, TAG)[-2].title == "Your packages: p0, p1, p2, p3, p4, p5 and 3 more"
+    assert plan(many).steps[-2].title == "Your packages: p0, p1, p2, p3, p4, p5 and 3 more"
 
 
 def test_a_site_s_index_and_authorities_go_into_files() -> None:
@@ -133,17 +131,17 @@ def test_a_site_s_index_and_authorities_go_into_files() -> None:
         proxies={"HTTPS_PROXY": "http://proxy.example.org:3128", "no_proxy": "example.org"},
         apt_mirror="https://mirror.example.org/",
     )
-    context = build_context(FULL, TAG, site, SCRIPTS)
+    context = plan(FULL, site).context
     assert context["Dockerfile"].decode() == GOLDEN
-    assert context["common/ca.pem"] == b"PEM"
-    assert context["common/site.env"].decode() == (
+    assert context["build/ca.pem"] == b"PEM"
+    assert context["build/site.env"].decode() == (
         "export PIP_INDEX_URL=https://mirror.example.org/simple\n"
         "export PIP_EXTRA_INDEX_URL="
         "'https://wheels.example.org/simple http://10.0.0.1:8080/simple'\n"
         "export PIP_TRUSTED_HOST=10.0.0.1:8080\n"
         "export DS01_APT_MIRROR=https://mirror.example.org\n"
     )
-    told = context["kernel/pip.conf"].decode()
+    told = context["build/pip.conf"].decode()
     assert "cert = /opt/ds01/ca.pem\n" in told
     assert "trusted-host = 10.0.0.1:8080\n" in told, "pip ignores an index without TLS"
     # Proxies reach the steps through the build call: they are in no file and no history.

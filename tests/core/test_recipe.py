@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from ds01_spawner.core.recipe import RECIPE_VERSION, Recipe, image_labels, image_name
+from ds01_spawner.core.server_image import SERVER_VERSION
 
-IMAGES = Path(__file__).parents[2] / "images" / "derived"
+IMAGES = Path(__file__).parents[2] / "images"
 BASE = "sha256:" + "a" * 64
-# Of images/derived and of what core/dockerfile.py writes (its golden test) at RECIPE_VERSION.
+# Of images/common, images/derived and core/dockerfile.py (its golden test) at RECIPE_VERSION.
 # When this changes what an image has in it, raise the version; then write the new value here.
-SCRIPTS = (3, "7474c10f1f877ef1")
+SCRIPTS = (4, "8e2803f0a3322bac")
+# The same of images/common, images/server and core/server_image.py at SERVER_VERSION.
+SERVER_SCRIPTS = (1, "7290e496b1cbbbbc")
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -25,7 +28,6 @@ def recipe(**changes: Any) -> Recipe:
         "framework": "Pytorch",
         "version": "2.8.0",
         "architecture": "CUDA_ADA",
-        "hub_major": 6,
         "pip": ("pandas>=2", "rich"),
         "apt": ("htop", "vim"),
     }
@@ -52,7 +54,6 @@ def test_order_and_spelling_make_no_difference(same: dict[str, Any]) -> None:
         {"framework": "Tensorflow"},
         {"version": "2.7.1"},
         {"architecture": "CUDA_AMPERE"},
-        {"hub_major": 5},
         {"pip": ("pandas>=2",)},
         {"pip": ("pandas>=2.1", "rich")},
         {"bundle_pip": ("scipy",)},
@@ -70,7 +71,7 @@ def test_whatever_decides_the_content_decides_the_digest(other: dict[str, Any]) 
 def test_the_digest_is_the_same_on_every_machine() -> None:
     # Were this to change without RECIPE_VERSION, every site would build all its images again.
     assert recipe(recipe_version=1).digest == (
-        "f710a05141c34b1f4ee772f8998c62908b8cf116b87b52f818279ecec4197442"
+        "82f628e0c86f20f5c808077f09b97fecab6c42d57fb978b35e8d1bb5deafaca3"
     )
 
 
@@ -102,7 +103,13 @@ def test_the_module_of_a_framework(framework: str, module: str) -> None:
 
 
 def test_changed_scripts_are_a_new_recipe_version() -> None:
+    assert (RECIPE_VERSION, scripts_digest("common", "derived")) == SCRIPTS
+    assert (SERVER_VERSION, scripts_digest("common", "server")) == SERVER_SCRIPTS
+
+
+def scripts_digest(*folders: str) -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in IMAGES.rglob("*") if p.is_file() and p.suffix != ".pyc"):
+    files = [path for name in folders for path in (IMAGES / name).rglob("*") if path.is_file()]
+    for path in sorted(path for path in files if path.suffix != ".pyc"):
         digest.update(f"{path.relative_to(IMAGES)}\n".encode() + path.read_bytes())
-    assert (RECIPE_VERSION, digest.hexdigest()[:16]) == SCRIPTS
+    return digest.hexdigest()[:16]

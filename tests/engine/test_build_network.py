@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,15 @@ from uuid import uuid4
 import pytest
 
 from ds01_spawner.core.build_gate import doors
-from ds01_spawner.core.dockerfile import BuildSite, build_context
+from ds01_spawner.core.build_plan import BuildPlan, Step
+from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
 from ds01_spawner.services.builder import Builder, Remembered
 from ds01_spawner.services.docker_engine import DockerEngine
-from ds01_spawner.services.image_files import image_files
+from ds01_spawner.services.images import plan_of
 from tests.conftest import EngineProcess, steps_of_builds
 from tests.engine import curious
 
@@ -38,26 +39,29 @@ NEIGHBOUR = ["python3", "-m", "http.server", str(PORT)]
 DOCKERFILE = """\
 FROM {image}
 USER root
-COPY ca.pem /opt/ds01/ca.pem
-COPY site.env requirements.txt /opt/ds01/build/
+COPY build/ca.pem /opt/ds01/ca.pem
+COPY build/site.env requirements.txt /opt/ds01/build/
 USER 65500:65500
 RUN ["/bin/sh", "/opt/ds01/build/pip.sh", "/opt/ds01/build/requirements.txt", "source-allowed"]
 RUN ["/bin/sh", "/opt/ds01/build/prove.sh", "torch"]
 """
 
 
+def steps_of(text: str) -> tuple[Step, ...]:
+    return tuple(Step("Step", line) for line in text.splitlines())
+
+
 class Bench:
     """Builds on the tests' engine, and what around them may not be reached."""
 
     def __init__(
-        self, engine: DockerEngine, client: APIClient, base: BaseImage, folder: Path, hub_major: int
+        self, engine: DockerEngine, client: APIClient, base: BaseImage, folder: Path
     ) -> None:
         self.engine, self.client, self.base, self.folder = engine, client, base, folder
         self.hub = f"{USER}-{uuid4().hex[:8]}"
-        self.hub_major = hub_major
 
     def recipe(self, *pip: str) -> Recipe:
-        return Recipe(self.base.identity, "Pytorch", "2.8.0", "CUDA_ADA", self.hub_major, pip=pip)
+        return Recipe(self.base.identity, "Pytorch", "2.8.0", "CUDA_ADA", pip=pip)
 
     def network(self, site: BuildSite, seconds: int = 600) -> GatedNetwork:
         return GatedNetwork(
@@ -68,9 +72,13 @@ class Bench:
             new_id=lambda: uuid4().hex,
         )
 
-    async def build(
-        self, network: GatedNetwork, made: Recipe, context: Callable[[], dict[str, bytes]]
-    ) -> str:
+    async def _gate_image(self) -> str:
+        return self.base.tag
+
+    def plan(self, made: Recipe, site: BuildSite) -> BuildPlan:
+        return plan_of(made, image_name(made, USER, "p"), self.base.tag, site)
+
+    async def build(self, network: GatedNetwork, plan: BuildPlan) -> str:
         builder = Builder(
             self.engine,
             concurrency=1,
@@ -81,9 +89,9 @@ class Bench:
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
             network=network,
+            gate_image=self._gate_image,
         )
-        name = image_name(made, USER, "p")
-        return await builder.ensure(made, name, self.base.tag, context, lambda event: None)
+        return await builder.ensure(plan, lambda event: None)
 
     def gates(self) -> list[Any]:
         found: list[Any] = self.client.containers(
@@ -97,19 +105,18 @@ async def bench(
     engine_url: str,
     docker_client: APIClient,
     standin_image: str,
-    hub_major: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Bench]:
     engine = DockerEngine(engine_url)
     base = await BaseImages(engine, {"test-network/*": standin_image}).resolve(
         "test-network/pytorch", lambda event: None
     )
-    made = Bench(engine, docker_client, base, tmp_path_factory.mktemp("logs"), hub_major)
+    made = Bench(engine, docker_client, base, tmp_path_factory.mktemp("logs"))
     yield made
     assert made.gates() == []
     for image in docker_client.images():
         for tag in image["RepoTags"] or ():
-            if tag.startswith((f"ds01-{USER}", f"ds01-base/{USER}-")):
+            if tag.startswith((f"ds01-{USER}", f"ds01-base:{USER}-")):
                 docker_client.remove_image(tag, force=True)
     await engine.close()
 
@@ -184,24 +191,13 @@ async def installed(
     for version in ("1", "2"):
         index.files[f"ds01_curious-{version}.tar.gz"] = curious.sdist(version, seen, "iniconfig")
     plain_site = BuildSite(ca_pem=ca_pem)
-    plain = bench.recipe()
-    image = await bench.build(
-        bench.network(plain_site),
-        plain,
-        lambda: build_context(plain, bench.base.tag, plain_site, image_files("derived")),
-    )
+    image = await bench.build(bench.network(plain_site), bench.plan(bench.recipe(), plain_site))
     site = BuildSite(extra_index_urls=(index.url,), ca_pem=ca_pem + index.authority)
     found = []
     for version in ("1", "2"):
         made = bench.recipe(f"{curious.NAME}=={version}")
-        whole = build_context(made, bench.base.tag, site, image_files("derived"))
-        files = {
-            "Dockerfile": DOCKERFILE.format(image=image).encode(),
-            "ca.pem": whole["common/ca.pem"],
-            "site.env": whole["common/site.env"],
-            "requirements.txt": whole["requirements.txt"],
-        }
-        built = await bench.build(bench.network(site), made, lambda files=files: files)
+        steps = steps_of(DOCKERFILE.format(image=image))
+        built = await bench.build(bench.network(site), replace(bench.plan(made, site), steps=steps))
         for name in ("at_build", "at_start"):
             script = f"cat /opt/ds01/env/lib/python3*/site-packages/ds01_curious/{name}.json"
             container = run(["sh", "-c", script], built)
@@ -285,10 +281,9 @@ async def test_what_nobody_removes_ends_by_itself(bench: Bench) -> None:
 async def a_step(bench: Bench, network: GatedNetwork) -> AsyncIterator[asyncio.Task[str]]:
     """A build in the middle of a step."""
     made = bench.recipe(f"ds01-{uuid4().hex}")
-    text = f"FROM {bench.base.tag}\nLABEL of={made.short}\nRUN sleep 300\n"
-    building = asyncio.ensure_future(
-        bench.build(network, made, lambda: {"Dockerfile": text.encode()})
-    )
+    steps = steps_of(f"FROM {bench.base.tag}\nLABEL of={made.short}\nRUN sleep 300")
+    plan = replace(bench.plan(made, BuildSite()), steps=steps)
+    building = asyncio.ensure_future(bench.build(network, plan))
     for _ in range(600):
         if any(c["Command"] == "/bin/sh -c 'sleep 300'" for c in bench.client.containers()):
             break

@@ -80,6 +80,27 @@ def test_the_server_answers_through_the_proxy(hub: Hub, alice: Outcome) -> None:
     assert "last_activity" in answer.json()
 
 
+def test_a_tool_with_pages_of_its_own_is_reached_through_the_server(
+    hub: Hub, docker_client: APIClient, container: Any
+) -> None:
+    """As TensorBoard is, which reads its address from TENSORBOARD_PROXY_URL."""
+    env = dict(entry.split("=", 1) for entry in container["Config"]["Env"])
+    where = env["TENSORBOARD_PROXY_URL"].replace("%PORT%", "6006")
+    assert where.endswith("/user/alice/proxy/6006/")
+    serve = "mkdir -p /tmp/logs && echo curves >/tmp/logs/page && cd /tmp/logs && "
+    serve += f"{PYTHON} -m http.server --bind 127.0.0.1 6006 >/dev/null 2>&1 & "
+    ask = "import urllib.request as r; r.urlopen('http://127.0.0.1:6006/page')"
+    inside(
+        docker_client,
+        container["Id"],
+        f'{serve} until {PYTHON} -c "{ask}" 2>/dev/null; do sleep 0.1; done',
+    )
+    answer = hub.page("/user/alice/proxy/6006/page", hub.token_of("alice"))
+    assert (answer.status_code, answer.text) == (200, "curves\n")
+    refused = hub.page("/user/alice/proxy/other-host:80/", hub.token_of("alice"))
+    assert refused.status_code == 403
+
+
 def test_its_python_has_the_framework(docker_client: APIClient, container: Any) -> None:
     printed = inside(docker_client, container["Id"], [PYTHON, "-c", "import torch; print(torch)"])
     assert "torch" in printed
@@ -239,9 +260,11 @@ def test_the_create_call_has_every_limit_and_default(hub: Hub, container: Any) -
         ("core", 0),
     }
     assert list(container["NetworkSettings"]["Networks"]) == [hub.id]
-    assert [(m["Type"], m["Name"], m["Destination"]) for m in container["Mounts"]] == [
-        ("volume", f"{hub.id}.home.alice", "/workspace")
-    ]
+    work, server = sorted(container["Mounts"], key=lambda mount: mount["RW"], reverse=True)
+    assert (work["Type"], work["Name"], work["RW"]) == ("volume", f"{hub.id}.home.alice", True)
+    assert (server["Type"], server["Destination"], server["RW"]) == (
+        "volume", "/opt/ds01/server", False
+    )  # fmt: skip
 
 
 LABELS = (

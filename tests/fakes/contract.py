@@ -71,6 +71,7 @@ class EngineContract:
             lambda e: e.remove_container("no-such-container"),
             lambda e: e.logs("no-such-container", 10),
             lambda e: e.put_archive("no-such-container", "/", tar({"a": b""})),
+            lambda e: e.read_file("no-such-container", "/a"),
             lambda e: e.inspect_image("no-such-image:1"),
             lambda e: e.tag_image("no-such-image:1", "other", "1"),
             lambda e: e.remove_image("no-such-image:1"),
@@ -124,7 +125,11 @@ class EngineContract:
         assert await bench.engine.logs(id, 0) == await bench.engine.logs(id, -1) == ""
 
     async def test_files_can_be_put_into_a_container_before_it_starts(self, bench: Bench) -> None:
-        await bench.engine.put_archive(await bench.container(), "/", tar({"srv/a": b"hello"}))
+        id = await bench.container()
+        await bench.engine.put_archive(id, "/", tar({"srv/a": b"hello"}))
+        assert await bench.engine.read_file(id, "/srv/a") == b"hello"
+        with pytest.raises(EngineNotFound):
+            await bench.engine.read_file(id, "/srv/b")
 
     async def test_a_device_that_is_not_there_is_refused_at_start(self, bench: Bench) -> None:
         request = {"Driver": "", "DeviceIDs": ["GPU-none"], "Capabilities": [["gpu"]]}
@@ -251,10 +256,13 @@ class EngineContract:
         volume = await bench.engine.inspect_volume(name)
         assert (volume["Name"], volume["Labels"]["owner"]) == (name, "alice")
         mount = {"Type": "volume", "Source": name, "Target": "/home/alice"}
-        id = await bench.container(HostConfig={"Mounts": [mount]})
-        with pytest.raises(EngineConflict):
-            await bench.engine.remove_volume(name)
-        await bench.engine.remove_container(id, volumes=True)  # takes nameless ones along
+        ids = [await bench.container(n, HostConfig={"Mounts": [mount]}) for n in ("a", "b")]
+        await bench.engine.put_archive(ids[0], "/home/alice", tar({"a": b"hello"}))
+        assert await bench.engine.read_file(ids[1], "/home/alice/a") == b"hello"
+        for id in ids:
+            with pytest.raises(EngineConflict):
+                await bench.engine.remove_volume(name)
+            await bench.engine.remove_container(id, volumes=True)  # takes nameless ones along
         await bench.engine.remove_volume(name)
 
     async def test_the_network_is_made_once_without_traffic_between_containers(

@@ -24,7 +24,7 @@ from ds01_spawner.services.engine import (
 )
 from tests.fakes.devices import given
 from tests.fakes.events import has
-from tests.fakes.images import FakeImages
+from tests.fakes.images import FakeImages, files_of
 
 NEVER = "0001-01-01T00:00:00Z"
 CREATED = {
@@ -257,11 +257,31 @@ class FakeEngine(FakeImages, Engine):
         return await self.call("logs", (id, tail), effect)
 
     async def put_archive(self, id: str, path: str, tar: bytes) -> None:
-        await self.call(
-            "put_archive",
-            (id, path, tar),
-            lambda: self.archives.setdefault(self.container(id)["Id"], []).append((path, tar)),
-        )
+        def effect() -> None:
+            self.archives.setdefault(self.container(id)["Id"], []).append((path, tar))
+            for name, content in files_of(tar).items():
+                files, place = self._place(id, f"{path.rstrip('/')}/{name}")
+                files[place] = content
+
+        await self.call("put_archive", (id, path, tar), effect)
+
+    async def read_file(self, id: str, path: str) -> bytes:
+        def effect() -> bytes:
+            files, place = self._place(id, path)
+            if place not in files:
+                raise EngineNotFound(f"Could not find the file {path} in container {id}")
+            return files[place]
+
+        return await self.call("read_file", (id, path), effect)
+
+    def _place(self, id: str, path: str) -> tuple[dict[str, bytes], str]:
+        """The files of the volume that is mounted there, or of the container."""
+        container = self.container(id)
+        for mount in container["HostConfig"].get("Mounts") or ():
+            inner = path.removeprefix(f"{mount['Target'].rstrip('/')}/")
+            if mount["Type"] == "volume" and inner != path:
+                return self.files.setdefault(mount["Source"], {}), inner
+        return self.files.setdefault(container["Id"], {}), path
 
     async def close(self) -> None:
         self.unreachable = True

@@ -143,7 +143,7 @@ class FakeImages(FakeStores):
         network: str | None,
         on_line: Callable[[str], None],
     ) -> str:
-        build = Build(tag, _files(context), labels, buildargs, memory, cpus, network)
+        build = Build(tag, files_of(context), labels, buildargs, memory, cpus, network)
 
         async def effect() -> str:
             self.builds.append(build)
@@ -180,7 +180,7 @@ def _tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
 
 
-def _files(context: bytes) -> dict[str, bytes]:
+def files_of(context: bytes) -> dict[str, bytes]:
     files = {}
     with tarfile.open(fileobj=io.BytesIO(context)) as tar:
         for member in tar:

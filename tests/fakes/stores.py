@@ -18,6 +18,7 @@ class FakeStores(FakeEventSource):
         self.containers: dict[str, Json] = {}
         self.volumes: dict[str, Json] = {}
         self.networks: dict[str, Json] = {}
+        self.files: dict[str, dict[str, bytes]] = {}  # of a volume or a container, by path
 
     async def inspect_volume(self, name: str) -> Json:
         def effect() -> Json:
@@ -44,6 +45,7 @@ class FakeStores(FakeEventSource):
             if any(mount["Source"] == name for each in mounts for mount in each):
                 raise EngineConflict(f"remove {name}: volume is in use")
             del self.volumes[name]
+            self.files.pop(name, None)
 
         await self.call("remove_volume", (name,), effect)
 

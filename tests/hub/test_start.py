@@ -86,7 +86,10 @@ async def test_the_create_call_of_a_server_with_a_gpu(world: World, user: str) -
     assert (host["Memory"], host["NanoCpus"]) == (4 << 30, 2 * 10**9)
     assert host["NetworkMode"] == "ds01"
     assert "DeviceRequests" not in host  # simulated devices are environment and labels alone
-    assert [(m["Type"], m["Target"]) for m in host["Mounts"]] == [("volume", "/workspace")]
+    assert [(m["Type"], m["Target"], m["ReadOnly"]) for m in host["Mounts"]] == [
+        ("volume", "/workspace", False),
+        ("volume", "/opt/ds01/server", True),
+    ]
     await world.stop(user)
 
 

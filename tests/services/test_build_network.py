@@ -15,7 +15,7 @@ from ds01_spawner.services.build_network import GatedNetwork, SharedNetwork
 from ds01_spawner.services.engine import EngineRefused
 from tests.fakes.engine import FakeEngine, Ran
 
-IMAGE = "ds01-base/pytorch:0123456789ab"
+IMAGE = "ds01-base:pytorch-0123456789ab"
 REACHED = {"pypi.org:443": Door(None, private=False)}
 
 

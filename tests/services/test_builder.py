@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from ds01_spawner.core.dockerfile import BuildSite, build_context
+from ds01_spawner.core.build_plan import BuildPlan
+from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.errors import BuildFailed, EngineUnavailable
 from ds01_spawner.services.build_network import SharedNetwork
 from ds01_spawner.services.build_output import EndlessOutput
 from ds01_spawner.services.builder import Builder, BuildEvent, Remembered, to_tar
-from ds01_spawner.services.image_files import image_files
+from ds01_spawner.services.images import plan_of
 from tests.fakes.engine import FakeEngine
 
-TAG = "ds01-base/pytorch:0123456789ab"
+TAG = "ds01-base:pytorch-0123456789ab"
 
 
 def recipe(*pip: str) -> Recipe:
@@ -28,7 +29,6 @@ def recipe(*pip: str) -> Recipe:
         framework="Pytorch",
         version="2.8.0",
         architecture="CUDA_ADA",
-        hub_major=6,
         pip=pip,
     )
 
@@ -40,6 +40,14 @@ class Clock:
     def __call__(self) -> datetime:
         self.time += timedelta(seconds=1)
         return self.time
+
+
+async def gate_image() -> str:
+    return TAG
+
+
+def plan(made: Recipe, user: str = "alice") -> BuildPlan:
+    return plan_of(made, image_name(made, user, "p"), TAG, BuildSite())
 
 
 class Site:
@@ -59,6 +67,7 @@ class Site:
             "timeout_s": 60,
             "now": Clock(),
             "made": Remembered(),
+            "gate_image": gate_image,
             "network": SharedNetwork("bridge", {"http_proxy": "http://proxy.example.org"}),
         }
         self.builder = Builder(self.engine, log_dir=log_dir, **{**settings, **options})
@@ -78,15 +87,7 @@ class Site:
     def ask(self, made: Recipe, user: str = "alice") -> asyncio.Task[str]:
         """Someone starts a server with this recipe."""
         listener = self.events.setdefault(user, []).append
-        return asyncio.ensure_future(
-            self.builder.ensure(
-                made,
-                image_name(made, user, "p"),
-                TAG,
-                lambda: build_context(made, TAG, BuildSite(), image_files("derived")),
-                listener,
-            )
-        )
+        return asyncio.ensure_future(self.builder.ensure(plan(made, user), listener))
 
     def titles(self, user: str = "alice") -> list[str]:
         return list(dict.fromkeys(event.title for event in self.events[user]))
@@ -110,7 +111,7 @@ async def test_a_build_gets_the_context_the_labels_and_the_limits(
     image = await here.ask(made)
     (build,) = here.engine.builds
     assert build.files["requirements.txt"] == b"pandas>=2\n"
-    assert build.files["common/server.sh"].startswith(b"#!/bin/sh")
+    assert build.files["build/env.sh"].startswith(b"#!/bin/sh")
     assert build.labels["ds01.recipe"] == made.digest
     assert (build.memory, build.cpus) == (1 << 30, 1.5)
     assert build.network == "bridge"
@@ -119,12 +120,11 @@ async def test_a_build_gets_the_context_the_labels_and_the_limits(
     assert here.engine.image("ds01-alice/p:latest")["Id"] == image
     assert here.titles() == [
         "Framework image",
-        "Notebook server",
         "Python kernel",
         "Your packages: pandas",
         "Check of the result",
     ]
-    assert {event.steps for event in here.events["alice"]} == {6}
+    assert {event.steps for event in here.events["alice"]} == {5}
 
 
 async def test_what_is_there_is_not_built(site: Callable[..., Site]) -> None:
@@ -240,7 +240,7 @@ async def test_a_build_that_nobody_wants_any_more_is_ended(site: Callable[..., S
     alice.cancel()
     with pytest.raises(asyncio.CancelledError):
         await alice
-    assert "The build was given up." in here.builder.log_path(recipe("pandas")).read_text()
+    assert "The build was given up." in here.builder.log_path(plan(recipe("pandas"))).read_text()
     # The next one begins anew, and its place in the line is free.
     here.open()
     assert await here.ask(recipe("pandas"))
@@ -270,7 +270,7 @@ async def test_a_failed_build_tells_the_step_and_names_nothing(
         await here.ask(recipe("pandas", "nosuch"))
     assert "'Your packages: nosuch, pandas'" in failed.value.message
     assert ("memory" in failed.value.message) == (code == 137)
-    assert str(here.builder.log_path(recipe("pandas", "nosuch"))) in failed.value.detail
+    assert str(here.builder.log_path(plan(recipe("pandas", "nosuch")))) in failed.value.detail
     assert here.engine.image("ds01-alice/p:latest")["Id"] == old
     assert len(here.engine.images) == 2
 
@@ -326,8 +326,7 @@ async def test_a_listener_that_fails_harms_nobody(site: Callable[..., Site]) -> 
     def broken(event: BuildEvent) -> None:
         raise RuntimeError("a page went away")
 
-    files = build_context(made, TAG, BuildSite(), image_files("derived"))
-    assert await here.builder.ensure(made, "ds01-x/p:1", TAG, lambda: files, broken)
+    assert await here.builder.ensure(plan(made), broken)
 
 
 async def test_output_is_cleaned_bounded_and_kept(site: Callable[..., Site]) -> None:
@@ -343,7 +342,7 @@ async def test_output_is_cleaned_bounded_and_kept(site: Callable[..., Site]) -> 
 
     here.engine._build = chatty  # type: ignore[method-assign,assignment]
     await here.ask(made)
-    path = here.builder.log_path(made)
+    path = here.builder.log_path(plan(made))
     text = path.read_text()
     assert path.stat().st_size < 1_200_000
     assert path.stat().st_mode & 0o777 == 0o600

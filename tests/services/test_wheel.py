@@ -60,15 +60,17 @@ def test_the_scripts_of_images_are_in_and_used(installed: Path) -> None:
         "print(ds01_spawner.__file__)\n"
         "from ds01_spawner.services.image_files import image_files\n"
         "print(*image_files('gate'))\n"
-        "print(*sorted(image_files('derived')), sep='\\n')\n"
+        "for folder in ('common', 'derived', 'server'):\n"
+        "    print(*(f'{folder}/{name}' for name in image_files(folder)), sep='\\n')\n"
     )
     where, gate, *scripts = _run(str(installed), "-c", code).splitlines()
     assert not where.startswith(str(REPO))
     assert gate == "gate.py"
-    images = REPO / "images" / "derived"
-    assert scripts == sorted(
+    images = REPO / "images"
+    assert sorted(scripts) == sorted(
         p.relative_to(images).as_posix()
-        for p in images.rglob("*")
+        for folder in ("common", "derived", "server")
+        for p in (images / folder).rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     )
 

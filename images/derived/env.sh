@@ -13,9 +13,12 @@ if [ -n "$module" ] && ! has_module "$env/bin/python" "$module"; then
 fi
 
 "$python" "$build/constraints.py" "$module" >"$root/constraints.txt"
+# A pip of the image's own age resolves differently, and does not tell of constraints.
+"$env/bin/python" -m pip install --only-binary :all: --upgrade pip
 "$env/bin/python" -m pip install --only-binary :all: -c "$root/constraints.txt" ipykernel
 
-install -D -m 644 "$build/kernel.json" "$root/server/share/jupyter/kernels/python3/kernel.json"
+# Where no package writes: packages may bring kernels of the same name.
+install -D -m 644 "$build/kernel.json" "$root/share/jupyter/kernels/python3/kernel.json"
 install -m 644 "$build/pip.conf" "$env/pip.conf"
 # A log-in shell, which a notebook's terminal is, sets PATH anew.
 if [ -d /etc/profile.d ]; then

@@ -175,6 +175,14 @@ def network(name: str, subnet: str, problem: str | None, routes: Iterable[str]) 
     return found if taken else Check("network", True, f"{detail}, made at the first start")
 
 
+def builder(name: str, command: str | None) -> Check:
+    """What builds images, and what it does not do; `command` is Docker's own, if it is here."""
+    if name == "classic":
+        return Check("builder", True, "the engine's own, its steps have limits")
+    problem = "its steps have no limits of memory and cores" if command else "no command docker"
+    return Check("builder", False, f"BuildKit: {problem}", 'Set builder = "classic".')
+
+
 def build_network(name: str, reached: Collection[str], problem: str) -> Check:
     """What builds may reach: `reached`, or where they are not isolated all that a network does."""
     if name == ISOLATED:

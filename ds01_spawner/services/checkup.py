@@ -7,6 +7,7 @@ It is asked as the hub does at its start, and nothing of that stays (`services.i
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from ds01_spawner.core.policy import Policy
 from ds01_spawner.core.runs import of_other_maker
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
+from ds01_spawner.services.buildkit import COMMAND
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused
 from ds01_spawner.services.injection import proven
 from ds01_spawner.services.ledger_opening import count_leases
@@ -129,6 +131,7 @@ async def _of_engine(engine: Engine, settings: Settings) -> AsyncIterator[Check]
     yield checks.limits(info)
     yield checks.warnings(info)
     yield await network(engine, settings)
+    yield checks.builder(settings.builder, shutil.which(COMMAND))
     yield await build_network(engine, settings)
     inventory = wiring.inventory(settings)
     try:

@@ -53,7 +53,7 @@ class DockerEngine(Engine):
     def __init__(
         self, url: str, *, api_version: str | None = None, timeouts: Timeouts | None = None
     ) -> None:
-        self._url = url
+        self.url = url
         self._given_version = api_version
         self._version = api_version
         self._timeouts = timeouts or Timeouts()
@@ -70,7 +70,7 @@ class DockerEngine(Engine):
         return await self._ask(lambda c: c.newest_info())
 
     async def free_disk(self) -> int | None:
-        if not self._url.startswith("unix://"):
+        if not self.url.startswith("unix://"):
             return None  # the engine's disk is another host's
         return await self._ask(_free_disk)
 
@@ -225,11 +225,11 @@ class DockerEngine(Engine):
 
     def _client(self, read_s: float) -> DockerClient:
         """This thread's client, of an API version that both sides know."""
-        version = self._version = self._version or common_version(self._url, self._timeouts)
+        version = self._version = self._version or common_version(self.url, self._timeouts)
         client: DockerClient | None = getattr(self._local, "client", None)
         if client is None or client.api_version != version:
             self._close_client()
-            client = self._local.client = DockerClient(self._url, version, self._timeouts)
+            client = self._local.client = DockerClient(self.url, version, self._timeouts)
         client.timeout = read_s
         return client
 

@@ -168,6 +168,18 @@ class Settings(LoggingConfigurable):
     build_memory = Integer(8 * GIB, config=True, help="Memory of one build, in bytes.")
     build_cpus = Float(2.0, config=True, help="Cores of one build.")
     build_timeout = Integer(1800, min=1, config=True, help="How long one build may take, in s.")
+    builder = Enum(
+        ["classic", "buildkit"],
+        default_value="classic",
+        config=True,
+        help="""
+        What builds images.
+
+        `classic`: the engine's own builder, whose steps have limits and a network of their own.
+        `buildkit`: BuildKit, by the command `docker`, which has neither: `build_memory` and
+        `build_cpus` are not applied, and `build_network` has to be `bridge`.
+        """,
+    )
     build_network = Unicode(
         "isolated",
         config=True,

@@ -16,6 +16,7 @@ from ds01_spawner.core.faults import FaultRule
 from ds01_spawner.core.imagemap import pattern_problems
 from ds01_spawner.errors import SettingUnusable
 from ds01_spawner.services.build_network import BuildNetwork, GatedNetwork, SharedNetwork
+from ds01_spawner.services.buildkit import BuildKitEngine
 from ds01_spawner.services.docker_engine import DockerEngine
 from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.events import EventFile
@@ -29,6 +30,7 @@ from ds01_spawner.services.settings import SECTION, Settings
 from ds01_spawner.services.uids import Uids
 
 BUILD_SPARE_S = 120
+DEFAULT_NETWORK = "bridge"
 
 
 def now() -> datetime:
@@ -56,8 +58,17 @@ def policy_file(settings: Settings) -> PolicyFile:
 
 
 def engine(settings: Settings) -> Engine:
-    """The container engine."""
-    return DockerEngine(settings.engine_url)
+    """The container engine, and what builds on it."""
+    if settings.builder == "classic":
+        return DockerEngine(settings.engine_url)
+    if settings.build_network != DEFAULT_NETWORK:
+        raise SettingUnusable(
+            f"c.{SECTION}.builder",
+            "BuildKit builds on the engine's default network only, from where packages reach "
+            "whatever they like while they are installed. If that is meant, set "
+            f'build_network = "{DEFAULT_NETWORK}" with it',
+        )
+    return BuildKitEngine(settings.engine_url)
 
 
 def inventory(settings: Settings, on_change: Callable[[], None] = lambda: None) -> Inventory:

@@ -21,9 +21,10 @@ from ds01_spawner.core.dockerfile import run_environment
 from ds01_spawner.core.recipe import Recipe, image_name
 from ds01_spawner.core.server_image import SERVER_ROOT, ServerRecipe
 from ds01_spawner.services.base_images import BaseImage, BaseImages
-from ds01_spawner.services.build_network import GatedNetwork
+from ds01_spawner.services.build_network import BuildNetwork, GatedNetwork
 from ds01_spawner.services.builder import Builder, BuildEvent, Remembered
 from ds01_spawner.services.docker_engine import DockerEngine
+from ds01_spawner.services.engine import Engine
 from ds01_spawner.services.images import plan_of
 from ds01_spawner.services.server_volume import ServerVolume
 
@@ -81,24 +82,29 @@ class ImageBench:
     ) -> None:
         self.engine, self.client, self.site, self.user = engine, client, site, user
         self.ours = (f"ds01-{user}", f"ds01-base:{user}-", f"ds01-base:ds01-{user}-")
-        self.builder = Builder(
+        self.log_dir = log_dir
+        gated = GatedNetwork(
+            engine, hub=user, doors=doors(site, ()), seconds=720, new_id=lambda: uuid4().hex
+        )
+        self.builder = self.new_builder(engine, gated)
+        self.base: BaseImage
+        self.standin: str
+        self.server: ServerRecipe
+        self.labels: Mapping[str, str] = {}
+
+    def new_builder(self, engine: Engine, network: BuildNetwork) -> Builder:
+        return Builder(
             engine,
             concurrency=2,
             memory=2 << 30,
             cpus=2,
             timeout_s=600,
-            log_dir=log_dir,
+            log_dir=self.log_dir,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
             gate_image=self._gate_image,
-            network=GatedNetwork(
-                engine, hub=user, doors=doors(site, ()), seconds=720, new_id=lambda: uuid4().hex
-            ),
+            network=network,
         )
-        self.base: BaseImage
-        self.standin: str
-        self.server: ServerRecipe
-        self.labels: Mapping[str, str] = {}
 
     async def _gate_image(self) -> str:
         return self.standin

@@ -23,7 +23,7 @@ from tests.fakes.engine import FakeEngine
 NAMES = [
     "configuration", "policy", "catalog", "data folder", "ledger", "engine", "clock", "storage",
     "disk", "cgroup", "limits", "engine warnings", "network",
-    "build network", "devices", "gpu way", "gpu hazards",
+    "builder", "build network", "devices", "gpu way", "gpu hazards",
 ]  # fmt: skip
 GPU = Device("GPU-1", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30)
 Checks = Mapping[str, Mapping[str, Any]]
@@ -207,6 +207,9 @@ def test_builds_that_are_not_isolated_are_told(doctor: Doctor, engine: Host) -> 
     _, checks = doctor(build_network="bridge")
     assert "reach" in checks["build network"]["detail"]
     assert 'build_network = "isolated"' in checks["build network"]["fix"]
+    _, checks = doctor(builder="buildkit", build_network="bridge")
+    assert not checks["builder"]["ok"]
+    assert "no limits of memory and cores" in checks["builder"]["detail"]
     _, checks = doctor(build_network="none-such")
     assert "there is no such network" in checks["build network"]["detail"]
 

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from ds01_spawner.core import requirements
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.packages import apt_problem, pip_requirement
+from ds01_spawner.core.packages import apt_problem
 from ds01_spawner.core.placement import ANY, FULL, SHARED
 from ds01_spawner.core.policy import PackageRules
 from ds01_spawner.core.sharing import Sharing
@@ -98,23 +99,24 @@ def gpu_memory(value: object, largest: int | None) -> int:
 
 def bundles(value: object, offered: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Names of bundles, each once, in the order given."""
-    for name in _texts(value, max(len(offered), 1)):
+    names = _texts(value)
+    for name in names:
         if name not in offered:
             raise Wrong(f"{shown(name)} is not a bundle.", tuple(offered))
-    return tuple(dict.fromkeys(_texts(value, max(len(offered), 1))))
+    return tuple(dict.fromkeys(names))
 
 
 def pip(value: object, rules: PackageRules) -> tuple[str, ...]:
-    """Canonical requirements, sorted, each once."""
-    found: set[str] = set()
-    problems = []
-    for text in _texts(value, rules.max_pip):
-        try:
-            found.add(pip_requirement(text, rules))
-        except ValueError as wrong:
-            problems.append(str(wrong))
+    """Canonical requirements of the lines of a requirements file, sorted, each once."""
+    lines = _texts(value)
+    if requirements.size(lines) > requirements.MAX_LIST:
+        raise Wrong("is too long.", (f"at most {requirements.MAX_LIST:,} characters",))
+    packages = requirements.logical_lines(lines)
+    if len(packages) > rules.max_pip:
+        raise Wrong(f"has {len(packages)} packages.", (f"at most {rules.max_pip}",))
+    found, problems = requirements.read(packages, rules)
     _none_of(problems)
-    return tuple(sorted(found))
+    return found
 
 
 def _none_of(problems: list[str]) -> None:
@@ -127,7 +129,9 @@ def _none_of(problems: list[str]) -> None:
 
 def apt(value: object, rules: PackageRules) -> tuple[str, ...]:
     """Names of system packages, sorted, each once."""
-    names = _texts(value, rules.max_apt)
+    names = _texts(value)
+    if len(names) > rules.max_apt:
+        raise Wrong(f"has {len(names)} packages.", (f"at most {rules.max_apt}",))
     _none_of([problem for name in names if (problem := apt_problem(name, rules))])
     return tuple(sorted(set(names)))
 
@@ -168,11 +172,9 @@ def hours(value: object, limits: Limits) -> float:
     return _at_most(value, MIN_HOURS, limits.max_runtime_h, format_hours)
 
 
-def _texts(value: object, most: int) -> list[str]:
+def _texts(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise Wrong(f"{shown(value)} is not a list of names.")
-    if len(value) > most:
-        raise Wrong(f"has {len(value)} entries.", (f"at most {most}",))
     return value
 
 

@@ -29,7 +29,6 @@ KEYS = (
 ALWAYS_WITH_PRESET = frozenset({"v", "preset", "project", "hours"})
 DEFAULT_PROJECT = "default"
 MAX_KEYS = 30
-MAX_FORM = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,68 +119,6 @@ def wants_gpu(raw: object, offer: Offer) -> bool:
         return parse(raw, replace(offer, shut={})).gpus > 0
     except OptionsRefused:
         return False
-
-
-def from_form(
-    form: Mapping[str, list[str]], presets: Mapping[str, Preset] | None = None
-) -> dict[str, Any]:
-    """The options that a posted form means, by shape alone; `parse` judges them.
-
-    Fields left empty are left out; pip and apt have one entry a line. A form without JavaScript
-    posts all its fields, so beside a preset those that it does not open are left out.
-    """
-    if sum(len(value) for values in form.values() for value in values) > MAX_FORM:
-        raise OptionsRefused([FieldProblem("options", "are too long.")])
-    options: dict[str, Any] = {}
-    for key, values in form.items():
-        if key.startswith("_"):  # _xsrf
-            continue
-        texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-        if not texts:
-            continue
-        options.update(_posted(key, texts))
-    preset = (presets or {}).get(options.get("preset", ""))
-    if preset is not None:
-        allowed = ALWAYS_WITH_PRESET | preset.allow
-        return {key: value for key, value in options.items() if key in allowed}
-    return options
-
-
-def _posted(key: str, texts: list[str]) -> dict[str, Any]:
-    if key == "environment":  # one choice of framework, version and architecture
-        return _environment(texts[0])
-    if key == "gpus":
-        return _gpus(texts[0])
-    if key == "bundles":
-        return {key: texts}
-    if key in ("pip", "apt"):
-        lines = [line.strip() for text in texts for line in text.splitlines()]
-        return {key: [line for line in lines if line]}
-    return {key: _number(texts[0]) if key in ("cpus", "hours") else texts[0]}
-
-
-def _environment(text: str) -> dict[str, Any]:
-    """`framework|version|architecture` or `preset:name`, as the form's cards post it."""
-    if text.startswith("preset:"):
-        return {"preset": text.removeprefix("preset:")}
-    parts = text.split("|")
-    return dict(zip(("framework", "version", "architecture"), parts, strict=False))
-
-
-def _gpus(text: str) -> dict[str, Any]:
-    """`1`, or `1:full`, `1:1g.10gb`: count and kind in one choice."""
-    count, _, kind = text.partition(":")
-    number = _number(count)
-    return {"gpus": number, "gpu": kind} if kind else {"gpus": number}
-
-
-def _number(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def unwrap(raw: object) -> dict[str, Any]:

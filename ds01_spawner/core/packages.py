@@ -1,8 +1,9 @@
 """Package names as people write them -> names that a build can be given, or a sentence.
 
 Rules are PEP 508's through `packaging`, Debian's policy 5.6.1 for system packages, and what pip and
-apt would misread: pip takes `x.whl` for a file and expands `${HOME}`, apt takes `bash-` for "remove
-bash" and older ones `a.*` for a pattern.
+apt would misread: pip takes `x.whl` for a file, ` -` for an option and expands `${HOME}`, apt takes
+`bash-` for "remove bash" and older ones `a.*` for a pattern. Behind a requirement may stand hashes,
+as pip writes them: `name==1.0 --hash=sha256:…`.
 """
 
 from __future__ import annotations
@@ -17,14 +18,22 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-MAX_REQUIREMENT = 300
+MAX_REQUIREMENT = 300  # characters, without hashes
+MAX_HASHES = 400  # of one requirement: a version has a file for each Python and machine
 MAX_APT_NAME = 80
+HASH = " --hash="
 _MAX_SHOWN = 60
 # What is left of PEP 508 after `$`, `{`, `#`, `\\`, backtick and all that is not ASCII.
 _SAFE = re.compile(r"[A-Za-z0-9 ._,;:/@%?=<>!~+*()\[\]\"'&-]+")
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _ARCHIVE = re.compile(r"\.(whl|zip|egg|tar|tgz|tbz|txz|tlz|tar\.[a-z0-9]+)$", re.IGNORECASE)
+_WHEEL = re.compile(r"\.whl(#sha256=[0-9a-f]{64})?$")
+_COMMENT = re.compile(r"(?:^|\s)#")
 _VCS = re.compile(r"(git|hg|svn|bzr)\+", re.IGNORECASE)
+_URL_HASH = re.compile(r"#sha256=[0-9a-f]{64}(?= |$)")
+_OPTION = re.compile(r"\s-")
+# Those that pip takes for strong (its STRONG_HASHES), with their hex digits.
+_HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
 
 
 class Rules(Protocol):
@@ -33,6 +42,10 @@ class Rules(Protocol):
     @property
     def allow_urls(self) -> bool:
         """Whether `name @ https://…` is allowed."""
+
+    @property
+    def allow_source(self) -> bool:
+        """Whether what is no wheel may be installed."""
 
     @property
     def pip_allow(self) -> tuple[str, ...] | None:
@@ -46,21 +59,14 @@ class Rules(Protocol):
 def pip_requirement(text: str, rules: Rules) -> str:
     """The canonical form of one requirement: `Pandas >=2` is `pandas>=2`.
 
-    Raises ValueError, with a sentence, for whatever is no name with versions, extras or a marker.
+    Raises ValueError, with a sentence, for whatever is no name with versions, extras, a marker or
+    hashes.
     """
-    told = _shown(text)
-    if len(text) > MAX_REQUIREMENT:
+    line, hashes = _parts(without_comment(text))
+    told = _shown(line)
+    if len(line) > MAX_REQUIREMENT:
         raise ValueError(f"{told} is longer than {MAX_REQUIREMENT} characters.")
-    line = re.sub(r"\s+#.*$", "", text.strip()) if text.isprintable() else text
-    why = _why_no_name(line)
-    if why:
-        raise ValueError(f"{told} {why}")
-    try:
-        parsed = Requirement(line)
-    except InvalidRequirement:
-        raise ValueError(
-            f"{told} is not a package; write a name, and versions if needed, such as pandas>=2."
-        ) from None
+    parsed = _parsed(line, told)
     name = canonicalize_name(parsed.name)
     if rules.pip_allow is not None and name not in map(canonicalize_name, rules.pip_allow):
         raise ValueError(
@@ -69,7 +75,55 @@ def pip_requirement(text: str, rules: Rules) -> str:
         )
     if parsed.url is not None:
         _check_url(parsed.url, told, rules)
-    return _written(parsed)
+    written = _written(parsed)
+    if _OPTION.search(written):
+        raise ValueError(f"{told} has a part that pip would take for an option.")
+    return written + "".join(f"{HASH}{value}" for value in _hashes(hashes, parsed, told))
+
+
+def without_comment(line: str) -> str:
+    """A line of a requirements file without its comment, as pip takes that away."""
+    comment = _COMMENT.search(line)
+    return (line[: comment.start()] if comment else line).replace("\t", " ").strip()
+
+
+def _parts(line: str) -> tuple[str, list[str]]:
+    """The requirement, and what its options `--hash` say."""
+    line, option, more = line.partition(" --hash")
+    words = f"{option}{more}".replace("--hash=", " --hash ").split(" --hash")
+    return line.rstrip(), [word.strip() for word in words[1:]]
+
+
+def _parsed(line: str, told: str) -> Requirement:
+    why = _why_no_name(line)
+    if not why:
+        try:
+            parsed = Requirement(line)
+        except InvalidRequirement:
+            why = "is not a package; write a name, and versions if needed, such as pandas>=2."
+        else:
+            versions = str(parsed.specifier)
+            if "/" not in versions and not _ARCHIVE.search(versions):  # `===` takes any text
+                return parsed
+            why = "is a file; write the package's name."
+    raise ValueError(f"{told} {why}")
+
+
+def _hashes(written: Iterable[str], parsed: Requirement, told: str) -> list[str]:
+    """Hashes in one order; pip wants an exact version beside them."""
+    found = sorted({value.lower() for value in written})
+    for value in found:
+        if not _HASH.fullmatch(value):
+            raise ValueError(
+                f"{told} has {_shown(value)}, which is no hash; write --hash=sha256: and 64 hex "
+                "digits."
+            )
+    if len(found) > MAX_HASHES:
+        raise ValueError(f"{told} has more than {MAX_HASHES} hashes.")
+    pinned = [specifier.operator for specifier in parsed.specifier] in (["=="], ["==="])
+    if found and parsed.url is None and not pinned:
+        raise ValueError(f"{told} has a hash, but no exact version; write NAME==VERSION.")
+    return found
 
 
 def combine(requirements: Iterable[str]) -> tuple[str, ...]:
@@ -78,14 +132,22 @@ def combine(requirements: Iterable[str]) -> tuple[str, ...]:
     `pandas` and `pandas>=2` become `pandas>=2`; pip before 20.3 refuses a name given twice.
     """
     merged: dict[tuple[str, str, str], Requirement] = {}
+    hashes: dict[tuple[str, str, str], set[str]] = {}
     for text in requirements:
-        new = Requirement(text)
+        line, *known = text.split(HASH)
+        new = Requirement(line)
         key = (canonicalize_name(new.name), str(new.marker or ""), new.url or "")
         old = merged.setdefault(key, new)
         if old is not new:
             old.extras |= new.extras
             old.specifier &= new.specifier
-    return tuple(sorted(_written(requirement) for requirement in merged.values()))
+        hashes.setdefault(key, set()).update(known)
+    return tuple(
+        sorted(
+            _written(requirement) + "".join(f"{HASH}{value}" for value in sorted(hashes[key]))
+            for key, requirement in merged.items()
+        )
+    )
 
 
 def apt_problem(name: str, rules: Rules) -> str | None:
@@ -112,18 +174,23 @@ def apt_problem(name: str, rules: Rules) -> str | None:
 
 def names(requirements: Iterable[str]) -> tuple[str, ...]:
     """The names alone, each once, in order."""
-    return tuple(dict.fromkeys(canonicalize_name(Requirement(r).name) for r in requirements))
+    found = (Requirement(text.split(HASH)[0]).name for text in requirements)
+    return tuple(dict.fromkeys(map(canonicalize_name, found)))
 
 
 def _why_no_name(line: str) -> str:
     """Why a text cannot be a requirement, for what people paste most; empty: nothing found."""
-    if not line or line.startswith("#"):
+    if not line:
         return "is empty."
+    if line.startswith(("-e", "--editable")):
+        return "is an editable installation; write the package's name."
+    if line.startswith("--hash"):
+        return "is a hash without a package; end the line of the package before it with \\."
     if line.startswith("-"):
         return "is an option of pip; write package names only, one a line."
-    if line.endswith("\\"):
-        return "goes on in the next line; write each package in one line."
-    if not _SAFE.fullmatch(line):
+    if option := re.search(r"\s(--?[A-Za-z-]+)", line.partition(";")[0]):
+        return f"has the option {option[1]} of pip; only --hash can stand behind a package."
+    if not _SAFE.fullmatch(_URL_HASH.sub("", line)):
         return "has characters that no package name or version has."
     name = re.split(r"[\[;<>=!~(@]", line, maxsplit=1)[0].strip()
     if _VCS.match(line) or re.match(r"[a-z+]+://", line, re.IGNORECASE):
@@ -143,6 +210,8 @@ def _check_url(url: str, told: str, rules: Rules) -> None:
         raise ValueError(f"{told}: the address must begin with https://.")
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"{told} has a name or password in its address, which others could read.")
+    if not rules.allow_source and not _WHEEL.search(url):  # pip itself builds what has an address
+        raise ValueError(f"{told} is not the address of a wheel (.whl), which is needed here.")
 
 
 def _written(requirement: Requirement) -> str:

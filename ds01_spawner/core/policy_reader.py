@@ -10,7 +10,7 @@ from typing import Any
 from ds01_spawner.core.architectures import ARCHITECTURES
 from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.catalog import LATEST
-from ds01_spawner.core.packages import apt_problem, pip_requirement
+from ds01_spawner.core.packages import HASH, apt_problem, pip_requirement
 from ds01_spawner.core.policy import Group, PackageRules, Policy, Preset
 from ds01_spawner.core.policy_devices import check_gpu_wishes, read_runs_on, read_sharing
 from ds01_spawner.core.policy_exemptions import read_exemptions
@@ -22,6 +22,7 @@ from ds01_spawner.core.policy_schema import (
     PresetPart,
     shown,
 )
+from ds01_spawner.core.requirements import hash_problems
 from ds01_spawner.core.units import format_size
 from ds01_spawner.core.yaml_source import Path, read
 from ds01_spawner.errors import PolicyRefused
@@ -165,17 +166,21 @@ def _bundles(report: Report, value: object, rules: PackageRules) -> dict[str, tu
             hint = "Write them as a list, [] for none."
             report.problem(path, "does not list names of packages.", hint)
             continue
-        for i, text in enumerate(body):
-            _check_pip(report, text, rules, (*path, i))
-        bundles[name] = tuple(body)
+        found = [_check_pip(report, text, rules, (*path, i)) for i, text in enumerate(body)]
+        if any(line and HASH in line for line in found):
+            hint = "Write these packages into presets: a preset's pip may have hashes."
+            report.problem(path, "has hashes; several bundles are installed as one list.", hint)
+        bundles[name] = tuple(line for line in found if line)
     return bundles
 
 
-def _check_pip(report: Report, text: str, rules: PackageRules, path: Path) -> None:
+def _check_pip(report: Report, text: str, rules: PackageRules, path: Path) -> str | None:
+    """The canonical form; None after telling what is wrong."""
     try:
-        pip_requirement(text, rules)
+        return pip_requirement(text, rules)
     except ValueError as wrong:
         report.problem(path, str(wrong))
+        return None
 
 
 def _check_apt(report: Report, text: str, rules: PackageRules, path: Path) -> None:
@@ -227,8 +232,9 @@ def _check_preset(
         if bundle not in bundles:
             hint = did_you_mean(bundle, bundles)
             report.problem((*path, "bundles", i), f"{bundle!r} is not a bundle.", hint)
-    for i, text in enumerate(part.pip):
-        _check_pip(report, text, rules, (*path, "pip", i))
+    found = [_check_pip(report, text, rules, (*path, "pip", i)) for i, text in enumerate(part.pip)]
+    for problem in hash_problems({i: line for i, line in enumerate(found, 1) if line}):
+        report.problem((*path, "pip"), problem)
     for i, text in enumerate(part.apt):
         _check_apt(report, text, rules, (*path, "apt", i))
     for key, most in (("pip", rules.max_pip), ("apt", rules.max_apt)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +18,7 @@ from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.environments import Choice, choices, frameworks
 from ds01_spawner.core.options import Offer
+from ds01_spawner.core.requirements import MAX_LIST
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
@@ -46,7 +48,6 @@ TEXTS = (
     "framework", "version", "architecture", "preset", "project", "gpu", "gpu_memory", "memory",
 )  # fmt: skip
 MAX_TEXT = 300  # of what was saved is shown: no form grows beyond reason
-MAX_ITEMS = 100
 MAX_NUMBER = 1_000_000
 _templates = Environment(
     loader=PackageLoader("ds01_spawner.hub"), autoescape=True, undefined=StrictUndefined,
@@ -132,8 +133,7 @@ def _chosen(raw: object) -> dict[str, Any]:
             chosen[key] = raw[key][:MAX_TEXT]
     for key in ("bundles", "pip", "apt"):
         if isinstance(raw.get(key), list):
-            texts = [item for item in raw[key] if isinstance(item, str)]
-            chosen[key] = [text[:MAX_TEXT] for text in texts[:MAX_ITEMS]]
+            chosen[key] = _bounded(raw[key])
     for key in ("gpus", "cpus", "hours"):
         value = raw.get(key)
         if isinstance(value, str) and key != "gpus":  # what is no number was refused, and is shown
@@ -141,6 +141,13 @@ def _chosen(raw: object) -> dict[str, Any]:
         elif isinstance(value, int | float) and abs(value) < MAX_NUMBER:  # false for NaN, too
             chosen[key] = value
     return chosen
+
+
+def _bounded(saved: list[Any]) -> list[str]:
+    """The texts of a list, as many as a list of packages may have characters."""
+    texts = [item for item in saved[:MAX_LIST] if isinstance(item, str)]
+    ends = accumulate(len(text) + 1 for text in texts)
+    return [text for text, end in zip(texts, ends, strict=True) if end <= MAX_LIST]
 
 
 def _value(choice: Choice) -> str:

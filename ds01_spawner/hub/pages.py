@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ds01_spawner.core.options import from_form, parse
+from ds01_spawner.core.options import parse
+from ds01_spawner.core.posted import from_form
 from ds01_spawner.core.sharing import shared
 from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
 from ds01_spawner.hub import form
@@ -85,7 +86,7 @@ def _linked(handler: Any) -> dict[str, Any] | None:
     return None
 
 
-async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) -> dict[str, Any]:
+async def read_form(form_data: Mapping[str, list[Any]], spawner: DS01Spawner) -> dict[str, Any]:
     """The options of a posted form, checked; a refused form is shown again as it was.
 
     The hub shows it through the user's default server, whichever one was to start, and without
@@ -98,11 +99,13 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
         # What a button of the line says; without, the form's own start.
         asked = "".join(form_data.get(LINE, ()))
         shown = {key: values for key, values in form_data.items() if key != LINE}
-        options = from_form(shown, offer.presets)
+        options, unread = from_form(shown, offer.presets)
         if asked == "start":
             options = await runtime.line.options(user, spawner.name) or options
         runtime.rejected[user] = (spawner.name, options, ())
         try:
+            if unread:
+                raise OptionsRefused(unread)
             request = parse(options, offer)
             if asked == "wait":
                 await runtime.line.join(user, spawner.name, request, offer, options)

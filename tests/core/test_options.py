@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
-from ds01_spawner.core.options import Offer, from_form, parse, wants_gpu
+from ds01_spawner.core.options import Offer, parse, wants_gpu
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import Needs, RunsOn, on_host, runs
@@ -343,33 +343,6 @@ def test_what_is_let_through_with_a_gpu_runs_on_one(options: dict[str, object]) 
     if request.gpus:
         assert request.needs is not None
         assert any(runs(request.needs, device, OLD_DRIVER) for device in OLD_DRIVER.devices)
-
-
-@pytest.mark.parametrize(
-    ("form", "options"),
-    [
-        ({}, {}),
-        ({"_xsrf": ["x"]}, {}),
-        (
-            {"environment": ["Pytorch|2.6.0|CUDA_ADA"]},
-            {"framework": "Pytorch", "version": "2.6.0", "architecture": "CUDA_ADA"},
-        ),
-        ({"pip": ["pandas\r\n\r\n rich "]}, {"pip": ["pandas", "rich"]}),
-        ({"gpus": ["0"]}, {"gpus": 0}),
-        ({"gpus": ["2:full"]}, {"gpus": 2, "gpu": "full"}),
-        ({"gpus": ["x"]}, {"gpus": "x"}),
-        ({"cpus": [""], "hours": ["1.5"]}, {"hours": 1.5}),
-        ({"gpus": ["1:full"], "gpu_memory": [" 20G "]},
-         {"gpus": 1, "gpu": "full", "gpu_memory": "20G"}),
-        (
-            {"environment": ["preset:dl101"], "gpus": ["0"], "pip": ["rich"], "hours": ["1"]},
-            {"preset": "dl101", "pip": ["rich"], "hours": 1},
-        ),
-        ({"unknown": ["x"]}, {"unknown": "x"}),
-    ],
-)  # fmt: skip
-def test_form(form: dict[str, list[str]], options: dict[str, object]) -> None:
-    assert from_form(form, OFFER.presets) == options
 
 
 JSON = st.recursive(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -21,11 +23,13 @@ from ds01_spawner.core.packages import (
 @dataclass(frozen=True)
 class Allowed:
     allow_urls: bool = False
+    allow_source: bool = False
     pip_allow: tuple[str, ...] | None = None
     apt_allow: tuple[str, ...] | None = None
 
 
 DEFAULT = Allowed()
+A, B = "a" * 64, "b" * 64
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,13 @@ DEFAULT = Allowed()
         ("torch >= 2.1  # gpu", "torch>=2.1"),
         ('tomli; python_version<"3.11"', 'tomli; python_version < "3.11"'),
         ("tomli>=2 ; sys_platform == 'linux'", 'tomli>=2; sys_platform == "linux"'),
+        ("numpy\t>=1.24\t# tabs", "numpy>=1.24"),
+        (f"Pandas==2 --hash=sha256:{A}", f"pandas==2 --hash=sha256:{A}"),
+        (f"pandas===2 --hash sha384:{A}{A[:32]}", f"pandas===2 --hash=sha384:{A}{A[:32]}"),
+        (
+            f"pandas == 2;python_version<'3.11'   --hash=sha512:{B}{B}\t--hash=sha256:{A.upper()}",
+            f'pandas==2; python_version < "3.11" --hash=sha256:{A} --hash=sha512:{B}{B}',
+        ),
     ],
 )
 def test_a_requirement_has_one_form(written: str, canonical: str) -> None:
@@ -64,11 +75,30 @@ def test_a_requirement_has_one_form(written: str, canonical: str) -> None:
         ("   ", "is empty"),
         ("# just a comment", "is empty"),
         ("-r other.txt", "option of pip"),
-        ("-e .", "option of pip"),
+        ("-e .", "is an editable"),
+        ("--editable=git+https://evil.example/x", "is an editable"),
         ("--index-url https://evil.example/simple", "option of pip"),
         ("--extra-index-url=https://evil.example", "option of pip"),
-        ("pandas --hash=sha256:00", "is not a package"),
-        ("pandas \\", "goes on in the next line"),
+        ("pandas==2 --hash=sha256:00", "'sha256:00', which is no hash"),
+        (f"pandas==2 --hash=md5:{'0' * 32}", "which is no hash"),
+        (f"pandas==2 --hash=sha256:{'0' * 63}g", "which is no hash"),
+        (f"pandas==2 --hash=sha256:{'0' * 64};reboot", "which is no hash"),
+        (f"pandas==2 --hash=sha256:{'0' * 64} -r other.txt", "which is no hash"),
+        ("pandas==2 --hash", "which is no hash"),
+        ("pandas==2 --hashes", "which is no hash"),
+        (f"--hash=sha256:{'0' * 64}", "is a hash without a package"),
+        (f"pandas --hash=sha256:{'0' * 64}", "no exact version"),
+        (f"pandas>=2 --hash=sha256:{'0' * 64}", "no exact version"),
+        (f"pandas==2,!=2.1 --hash=sha256:{'0' * 64}", "no exact version"),
+        (f"pandas==2{''.join(f' --hash=sha256:{i:064}' for i in range(401))}", "more than 400"),
+        ("pandas -U", "has the option -U of pip"),
+        ("pandas --pre", "has the option --pre of pip"),
+        ("pandas \\", "characters that no package"),
+        # what pip would read in another way than `packaging`
+        ('pandas; sys_platform == "a -b"', "take for an option"),
+        ("pandas===1.0.zip", "is a file"),
+        ("pandas==1.0+a.zip", "is a file"),
+        ("pandas===a/../..", "is a file"),
         ("git+https://evil.example/x.git", "is an address"),
         ("https://evil.example/x.whl", "is an address"),
         ("file:///etc/passwd", "is an address"),
@@ -121,6 +151,7 @@ def test_any_text_is_refused_in_a_sentence_or_is_one_safe_line(text: str) -> Non
     assert line.isascii()
     assert line.isprintable()
     assert not set(line) & set("$`{}#\\")
+    assert " -" not in line.partition(" --hash=")[0]
     assert line[0].isalnum()
     assert Requirement(line).url is None
     assert pip_requirement(line, DEFAULT) == line
@@ -136,6 +167,39 @@ def test_addresses_are_allowed_by_policy_only_and_without_passwords() -> None:
         pip_requirement("foo @ http://example.org/foo.whl", rules)
     with pytest.raises(ValueError, match="must begin with https"):
         pip_requirement("foo @ file:///etc/passwd", rules)
+    with pytest.raises(ValueError, match="must begin with https"):
+        pip_requirement("foo @ git+https://example.org/foo.git", rules)
+
+
+def test_an_address_may_have_a_hash_in_either_place() -> None:
+    rules = Allowed(allow_urls=True)
+    line = f"foo @ https://example.org/foo-1.0-py3-none-any.whl#sha256={A}"
+    assert pip_requirement(f"{line}  # comment", rules) == line
+    line = f"foo @ https://example.org/foo-1.0-py3-none-any.whl --hash=sha256:{A}"
+    assert pip_requirement(line, rules) == line
+    for fragment in ("#egg=bar", "#sha256=00", "#subdirectory=../..", f"#sha256={A}&egg=bar"):
+        with pytest.raises(ValueError, match="characters that no package"):
+            pip_requirement(f"foo @ https://example.org/foo-1.0-py3-none-any.whl{fragment}", rules)
+
+
+@pytest.mark.parametrize("name", ["foo-1.0.tar.gz", "foo-1.0.zip", "foo", "foo.whl?x=.tar.gz"])
+def test_an_address_of_what_pip_would_build_needs_source_allowed(name: str) -> None:
+    """pip's --only-binary is about what it finds in an index."""
+    line = f"foo @ https://example.org/{name}"
+    with pytest.raises(ValueError, match="not the address of a wheel"):
+        pip_requirement(line, Allowed(allow_urls=True))
+    assert pip_requirement(line, Allowed(allow_urls=True, allow_source=True)) == line
+
+
+@pytest.mark.parametrize(
+    "hostile", [" ", "\t", " --hash", "#", " #", "\\", "--hash=", "a --hash=a"]
+)
+def test_what_is_long_is_read_in_no_time(hostile: str) -> None:
+    text = f"pandas{hostile * (100_000 // len(hostile))}x"
+    began = time.process_time()
+    with suppress(ValueError):
+        pip_requirement(text, DEFAULT)
+    assert time.process_time() - began < 0.5  # it was minutes with an expression that goes back
 
 
 def test_an_allow_list_is_compared_by_canonical_name() -> None:
@@ -190,6 +254,10 @@ def test_what_apt_would_misread_is_refused(name: str, why: str) -> None:
         (("pandas<3", "pandas>=2"), ("pandas<3,>=2",)),
         (("rich[a]", "rich[b]>=1"), ("rich[a,b]>=1",)),
         (
+            (f"a==1 --hash=sha256:{B} --hash=sha256:{A}", "a"),
+            (f"a==1 --hash=sha256:{A} --hash=sha256:{B}",),
+        ),
+        (
             ('a; python_version < "3.11"', "a>=2"),
             ('a; python_version < "3.11"', "a>=2"),
         ),
@@ -201,7 +269,8 @@ def test_one_line_for_each_name(several: tuple[str, ...], combined: tuple[str, .
 
 
 def test_names_alone() -> None:
-    assert names(("pandas>=2", "rich[jupyter]", 'tomli; python_version < "3.11"')) == (
+    hashed = f"pandas==2 --hash=sha256:{A}"
+    assert names((hashed, "rich[jupyter]", 'tomli; python_version < "3.11"')) == (
         "pandas",
         "rich",
         "tomli",

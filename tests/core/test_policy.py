@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.options import KEYS
+from ds01_spawner.core.packages import pip_requirement
 from ds01_spawner.core.policy import NO_GROUP, PackageRules, Policy, parse
 from ds01_spawner.core.policy_schema import PresetPart
 from ds01_spawner.core.runs import RunsOn
@@ -263,7 +264,11 @@ def test_an_empty_mapping_is_told() -> None:
         ("[" * 3000, "p:1", "is not usable: it is nested too deeply.", ""),
         # packages and bundles
         ("bundles: {x: }", "p:1: bundles.x", "does not list names of packages.", "as a list"),
-        ("bundles: {x: [-e .]}", "p:1: bundles.x.0", "'-e .' is an option of pip", ""),
+        ("bundles: {x: [-e .]}", "p:1: bundles.x.0", "'-e .' is an editable installation", ""),
+        (
+            f"bundles: {{x: ['rich==1 --hash=sha256:{'0' * 64}']}}", "p:1: bundles.x",
+            "has hashes; several bundles", "a preset's pip may have hashes",
+        ),
         ("bundles: {'a/b': []}", "p:1: bundles.a/b", "is not a name for a bundle.", ""),
         ("packages: {max_pip: many}", "p:1: packages.max_pip", "'many' is not a whole", ""),
         ("packages: {max_pip: -1}", "p:1: packages.max_pip", "-1 should be greater than", ""),
@@ -592,6 +597,34 @@ def test_a_preset_keeps_to_the_rules_for_packages() -> None:
     assert found[1].problem == "has more than 1 packages."
 
 
+def test_the_hashes_of_a_preset_are_of_all_its_packages() -> None:
+    hashed = f"rich==14 --hash=sha256:{'0' * 64}"
+    preset = "presets: {x: {title: T, framework: P, pip: ['%s', %s]}}"
+    assert parse(preset % (hashed, f"'tqdm==4 --hash=sha256:{'1' * 64}'")).presets["x"].pip
+    (found,) = refused(preset % (hashed, "tqdm"))
+    assert found.where == "policy:1: presets.x.pip"
+    assert found.problem.startswith("Line 2: tqdm has no hash, but line 1 has one;")
+
+
+def test_the_bundles_of_ds01_are_there() -> None:
+    """Its package sets (ds01-aime 2.3)."""
+    assert BUNDLES == {
+        "datascience": ("pandas", "scipy", "scikit-learn", "matplotlib", "seaborn"),
+        "ml": ("xgboost", "lightgbm", "catboost", "optuna", "shap"),
+        "cv": ("timm", "albumentations", "opencv-python-headless", "kornia", "ultralytics"),
+        "nlp": (
+            "transformers", "datasets", "tokenizers", "accelerate", "sentencepiece", "peft",
+            "safetensors", "evaluate",
+        ),
+        "rl": ("gymnasium", "stable-baselines3"),
+        "audio": ("librosa", "soundfile", "audiomentations"),
+        "ts": ("statsmodels", "prophet", "darts"),
+        "llm": ("vllm", "bitsandbytes", "langchain", "einops"),
+    }  # fmt: skip
+    for packages in BUNDLES.values():
+        assert [pip_requirement(package, PackageRules()) for package in packages] == [*packages]
+
+
 def test_what_a_preset_may_open_is_what_options_have() -> None:
     (choices,) = PresetPart.model_fields["allow"].annotation.__args__  # type: ignore[union-attr]
     assert set(choices.__args__) == set(KEYS) - {"v", "preset"}
@@ -600,6 +633,8 @@ def test_what_a_preset_may_open_is_what_options_have() -> None:
 def test_the_files_bundles_add_and_replace() -> None:
     policy = parse("packages: {pip_allow: []}\nbundles: {nlp: [spacy], maps: [geopandas>=1]}")
     assert policy.bundles == {**BUNDLES, "nlp": ("spacy",), "maps": ("geopandas>=1",)}
+    policy = parse("bundles: {ml: [], maps: [' GeoPandas >= 1  # maps', 'rasterio[S3]']}")
+    assert policy.bundles == {**BUNDLES, "ml": (), "maps": ("geopandas>=1", "rasterio[s3]")}
     assert Policy().bundles == BUNDLES
 
 

@@ -178,7 +178,10 @@ class Builder:
             code = error.code if isinstance(error, EngineStreamError) else None
             why = explain(tail, error.message, code)
         else:
-            why = f"it took longer than the {self._timeout_s / 60:g} minutes that a build may take."
+            why = (
+                f"it took longer than the {self._timeout_s / 60:g} minutes that a build may take; "
+                "try with fewer packages."
+            )
         detail = f"recipe {plan.short}: {error!r}; the log is {self.log_path(plan)}"
         return BuildFailed(
             record.title, why, log_tail="\n".join(tail[-_TAIL_SHOWN:]), detail=detail

@@ -16,6 +16,9 @@ fi
 status=$(cat "$HOME/status")
 [ "$status" = 0 ] && exit 0
 
+# pip 20.3 does not say that a constraint was the reason.
+missing=$(sed -n 's/.*Could not find a version that satisfies the requirement \([A-Za-z0-9._-]*\).*/\1/p' "$HOME/log" | tail -n 1)
+held=$(grep "^$(echo "$missing" | tr 'A-Z_.' 'a-z--')==" "$root/constraints.txt") && say "the framework image has $held"
 # pip says "no versions" of a package that has no wheel for this Python; the index knows better.
 name=$(sed -n 's/.*Could not find a version that satisfies the requirement \([A-Za-z0-9._-]*\).*(from versions: none).*/\1/p' "$HOME/log" | tail -n 1)
 if [ "$kind" = wheels-only ] && [ -n "$name" ] && ! grep -q 'require a different python version' "$HOME/log"; then

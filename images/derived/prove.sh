@@ -6,6 +6,8 @@ module=$1
 if [ "$("$env/bin/python" "$build/origin.py" "$module")" != "$(cat "$build/origin-before.txt")" ]; then
     fail "These packages replace the framework's own $module."
 fi
+# pip before 20.3 leaves what contradicts a constraint as it is, and says nothing.
+"$env/bin/python" -I "$build/exact.py" "$build/bundles.txt" "$build/requirements.txt" >"$HOME/inexact" || fail "$(tail -n 1 "$HOME/inexact")"
 "$env/bin/python" -m pip check >"$HOME/check" 2>&1 || :
 if grep -Fxv -f "$build/check-before.txt" "$HOME/check" | grep -v '^No broken requirements' >"$HOME/new"; then
     cat "$HOME/new"

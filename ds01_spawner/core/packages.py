@@ -13,15 +13,14 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 MAX_REQUIREMENT = 300  # characters, without hashes
 MAX_HASHES = 400  # of one requirement: a version has a file for each Python and machine
 MAX_APT_NAME = 80
 HASH = " --hash="
+_ANY = "==="
 _MAX_SHOWN = 60
 # What is left of PEP 508 after `$`, `{`, `#`, `\\`, backtick and all that is not ASCII.
 _SAFE = re.compile(r"[A-Za-z0-9 ._,;:/@%?=<>!~+*()\[\]\"'&-]+")
@@ -102,10 +101,13 @@ def _parsed(line: str, told: str) -> Requirement:
         except InvalidRequirement:
             why = "is not a package; write a name, and versions if needed, such as pandas>=2."
         else:
-            versions = str(parsed.specifier)
-            if "/" not in versions and not _ARCHIVE.search(versions):  # `===` takes any text
+            versions = str(parsed.specifier)  # `===` takes any text
+            if "/" in versions or _ARCHIVE.search(versions):
+                why = "is a file; write the package's name."
+            elif _ANY in versions and len(parsed.specifier) > 1:
+                why = "has === beside other versions; write == in its place."
+            else:
                 return parsed
-            why = "is a file; write the package's name."
     raise ValueError(f"{told} {why}")
 
 
@@ -217,11 +219,11 @@ def _check_url(url: str, told: str, rules: Rules) -> None:
 def _written(requirement: Requirement) -> str:
     extras = sorted(canonicalize_name(extra) for extra in requirement.extras)
     name = canonicalize_name(requirement.name) + (f"[{','.join(extras)}]" if extras else "")
-    marker: Marker | None = requirement.marker
-    if requirement.url:
-        return f"{name} @ {requirement.url}" + (f" ; {marker}" if marker else "")
-    specifier: SpecifierSet = requirement.specifier
-    return f"{name}{','.join(sorted(map(str, specifier)))}" + (f"; {marker}" if marker else "")
+    versions = ",".join(sorted(map(str, requirement.specifier)))
+    what = f"{name} @ {requirement.url}" if requirement.url else f"{name}{versions}"
+    # Addresses, and in pip before 24.1 what follows `===`, go on to the next space.
+    end = " ; " if requirement.url or _ANY in versions else "; "
+    return f"{what}{end}{requirement.marker}" if requirement.marker else what
 
 
 def _shown(text: str) -> str:

@@ -26,6 +26,7 @@ from ds01_spawner.errors import Finding
 
 P = TypeVar("P", bound=Part)
 
+MAX_PLACE = 300  # characters
 READ = "is read, not enforced by this version."
 ELSEWHERE = "is known to DS01, and not applied here."
 _MESSAGES = {
@@ -72,7 +73,8 @@ class Report:
         return self._place(self.document.lines.get(known, 1), path)
 
     def _place(self, line: int, path: Path) -> str:
-        dotted = ".".join(str(part) for part in path)
+        dotted = ".".join(str(part) for part in path)[:MAX_PLACE]
+        dotted = "".join(c if c.isprintable() else "?" for c in dotted)
         return f"{self.source}:{line}" + (f": {dotted}" if dotted else "")
 
     def problem(self, path: Path, problem: str, hint: str = "") -> None:

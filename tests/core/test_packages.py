@@ -55,6 +55,8 @@ A, B = "a" * 64, "b" * 64
         ('tomli; python_version<"3.11"', 'tomli; python_version < "3.11"'),
         ("tomli>=2 ; sys_platform == 'linux'", 'tomli>=2; sys_platform == "linux"'),
         ("numpy\t>=1.24\t# tabs", "numpy>=1.24"),
+        # pip before 24.1 reads what follows === to the next space
+        ("foo===1.5;python_version<'3.11'", 'foo===1.5 ; python_version < "3.11"'),
         (f"Pandas==2 --hash=sha256:{A}", f"pandas==2 --hash=sha256:{A}"),
         (f"pandas===2 --hash sha384:{A}{A[:32]}", f"pandas===2 --hash=sha384:{A}{A[:32]}"),
         (
@@ -99,6 +101,7 @@ def test_a_requirement_has_one_form(written: str, canonical: str) -> None:
         ("pandas===1.0.zip", "is a file"),
         ("pandas==1.0+a.zip", "is a file"),
         ("pandas===a/../..", "is a file"),
+        ("pandas===2,>=1", "has === beside other versions"),
         ("git+https://evil.example/x.git", "is an address"),
         ("https://evil.example/x.whl", "is an address"),
         ("file:///etc/passwd", "is an address"),

@@ -160,6 +160,8 @@ class Index:
         index = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # one connection for all of a pip's questions
+
             def do_GET(self) -> None:
                 index.asked.append(self.path)
                 body = index.page(self.path)

@@ -27,7 +27,7 @@ class PackageRules:
 
     allow_urls: bool = False
     allow_source: bool = False
-    max_pip: int = 50
+    max_pip: int = 200
     max_apt: int = 20
     pip_allow: tuple[str, ...] | None = None
     apt_allow: tuple[str, ...] | None = None

@@ -253,7 +253,7 @@ class PackagesPart(Part):
 
     allow_urls: bool = False
     allow_source: bool = False
-    max_pip: Annotated[int, Field(ge=0, le=1000)] = 50
+    max_pip: Annotated[int, Field(ge=0, le=1000)] = 200
     max_apt: Annotated[int, Field(ge=0, le=1000)] = 20
     pip_allow: list[str] | None = None
     apt_allow: list[str] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 
 from ds01_spawner.core import policy
 from ds01_spawner.core.build_gate import doors
+from ds01_spawner.core.build_plan import Step
+from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.catalog import parse as parse_catalog
-from ds01_spawner.core.dockerfile import BuildSite, build_context
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, parse
 from ds01_spawner.core.policy import PackageRules
@@ -30,7 +31,7 @@ from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
 from ds01_spawner.services.builder import Builder, Remembered
 from ds01_spawner.services.docker_engine import DockerEngine
-from ds01_spawner.services.image_files import image_files
+from ds01_spawner.services.images import plan_of
 from tests.engine import hostile
 
 if TYPE_CHECKING:
@@ -53,20 +54,16 @@ OURS = re.compile(r"ds01-[a-z0-9-]+/[a-z0-9-]+:([0-9a-f]{16}|latest)")
 # pip checks what it fetches: what the framework image has is there already.
 TORCH = f"torch==2.8.0 --hash=sha256:{'0' * 64}"
 # On top of an environment of the site without this index: what a user's packages would add to it.
-DOCKERFILE = """\
+LAYERS = """\
 FROM {image}
 USER root
-COPY ca.pem /opt/ds01/ca.pem
-COPY . /opt/ds01/build/
-{apt}
+COPY build/ca.pem /opt/ds01/ca.pem
+COPY build/site.env {list} /opt/ds01/build/
+{user}
+RUN ["/bin/sh", "/opt/ds01/build/{script}", "/opt/ds01/build/{list}", "wheels-only"]
 USER 65500:65500
-{pip}
 RUN ["/bin/sh", "/opt/ds01/build/prove.sh", "torch"]
 """
-APT_STEP = 'RUN ["/bin/sh", "/opt/ds01/build/apt.sh", "/opt/ds01/build/apt.txt"]'
-PIP_STEP = (
-    'RUN ["/bin/sh", "/opt/ds01/build/pip.sh", "/opt/ds01/build/requirements.txt", "wheels-only"]'
-)
 
 
 @dataclass
@@ -76,7 +73,6 @@ class Bench:
     engine: DockerEngine
     client: APIClient
     base: BaseImage
-    hub_major: int
     folder: Path
     site: BuildSite
     plain: str = ""  # an environment without packages
@@ -84,7 +80,7 @@ class Bench:
     made: Remembered = field(default_factory=Remembered)
 
     def recipe(self, **lists: Any) -> Recipe:
-        return Recipe(self.base.identity, "Pytorch", "2.8.0", "CUDA_ADA", self.hub_major, **lists)
+        return Recipe(self.base.identity, "Pytorch", "2.8.0", "CUDA_ADA", **lists)
 
     def builder(self, site: BuildSite) -> Builder:
         network = GatedNetwork(
@@ -94,24 +90,21 @@ class Bench:
         return Builder(
             self.engine, concurrency=1, memory=2 << 30, cpus=2, timeout_s=600,
             log_dir=self.folder, now=lambda: datetime.now(timezone.utc), made=self.made,
-            network=network,
+            network=network, gate_image=self._gate_image,
         )  # fmt: skip
 
+    async def _gate_image(self) -> str:
+        return self.base.tag
+
     async def build(self, made: Recipe, user: str = USER, project: str = "p") -> str:
-        """The recipe's lists on top of `plain`, under the recipe's name."""
-
-        def context() -> dict[str, bytes]:
-            whole = build_context(made, self.base.tag, self.site, image_files("derived"))
-            lists = {k: whole[k] for k in ("requirements.txt", "apt.txt") if k in whole}
-            text = DOCKERFILE.format(
-                image=self.plain, apt=APT_STEP if made.apt else "", pip=PIP_STEP if made.pip else ""
-            )
-            env, ca = whole["common/site.env"], whole["common/ca.pem"]
-            return {"Dockerfile": text.encode(), "site.env": env, "ca.pem": ca, **lists}
-
-        name = image_name(made, user, project)
-        builder = self.builder(self.site)
-        return await builder.ensure(made, name, self.base.tag, context, lambda event: None)
+        """The recipe's list on top of `plain`, under the recipe's name."""
+        plan = plan_of(made, image_name(made, user, project), self.base.tag, self.site)
+        listed, script, run_by = "requirements.txt", "pip.sh", "USER 65500:65500"
+        if made.apt:
+            listed, script, run_by = "apt.txt", "apt.sh", "USER root"
+        text = LAYERS.format(image=self.plain, list=listed, script=script, user=run_by)
+        steps = tuple(Step("Step", line) for line in text.splitlines())
+        return await self.builder(self.site).ensure(replace(plan, steps=steps), lambda event: None)
 
     def tags(self) -> dict[str, str]:
         """Every name of every image, and its id."""
@@ -155,7 +148,6 @@ async def bench(
     engine_url: str,
     docker_client: APIClient,
     standin_image: str,
-    hub_major: int,
     ca_pem: bytes,
     index: hostile.Wheels,
     tmp_path_factory: pytest.TempPathFactory,
@@ -166,16 +158,11 @@ async def bench(
     )
     site = BuildSite(index_url=index.url, ca_pem=ca_pem + index.authority)
     folder = tmp_path_factory.mktemp("logs")
-    made = Bench(engine, docker_client, base, hub_major, folder, site)
+    made = Bench(engine, docker_client, base, folder, site)
     old = made.tags()
-    plain, plain_site = made.recipe(), BuildSite(ca_pem=ca_pem)
-    made.plain = await made.builder(plain_site).ensure(
-        plain,
-        image_name(plain, USER, "p"),
-        base.tag,
-        lambda: build_context(plain, base.tag, plain_site, image_files("derived")),
-        lambda event: None,
-    )
+    plain_site = BuildSite(ca_pem=ca_pem)
+    plain = plan_of(made.recipe(), image_name(made.recipe(), USER, "p"), base.tag, plain_site)
+    made.plain = await made.builder(plain_site).ensure(plain, lambda event: None)
     # As a neighbour could have named them: what a name that is taken apart wrongly would hit.
     for decoy in ("ds01/p:latest", "ds01-x:latest", "pytorch:latest", "etc/passwd:latest"):
         repository, tag = decoy.split(":")

@@ -10,7 +10,7 @@ from typing import Any
 from ds01_spawner.core.architectures import ARCHITECTURES
 from ds01_spawner.core.bundles import BUNDLES
 from ds01_spawner.core.catalog import LATEST
-from ds01_spawner.core.packages import HASH, apt_problem, pip_requirement
+from ds01_spawner.core.packages import HASH, apt_problem, names, pip_requirement
 from ds01_spawner.core.policy import Group, PackageRules, Policy, Preset
 from ds01_spawner.core.policy_devices import check_gpu_wishes, read_runs_on, read_sharing
 from ds01_spawner.core.policy_exemptions import read_exemptions
@@ -145,7 +145,10 @@ def _packages(report: Report, value: object) -> PackageRules:
     if part is None:
         return PackageRules()
     for i, text in enumerate(part.pip_allow or ()):
-        _check_pip(report, text, PackageRules(), (*path, "pip_allow", i))
+        line = _check_pip(report, text, PackageRules(), (*path, "pip_allow", i))
+        if line and names([line]) != (line,):
+            hint = "Write the name alone; users may ask for any version of it."
+            report.problem((*path, "pip_allow", i), f"{text!r} is more than a name.", hint)
     for i, text in enumerate(part.apt_allow or ()):
         _check_apt(report, text, PackageRules(), (*path, "apt_allow", i))
     values = part.model_dump()

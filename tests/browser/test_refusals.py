@@ -61,6 +61,24 @@ def test_a_refusal_of_the_start_itself_is_on_the_form(hub: DemoHub, student: Stu
     assert hub.leases(student.name) == 0
 
 
+def test_a_refused_requirements_file_is_in_the_list_to_be_mended(student: Student) -> None:
+    page = student.page
+    student.log_in()
+    student.choose(PYTORCH)
+    page.get_by_label("Or a requirements.txt").set_input_files(
+        {"name": "course.txt", "mimeType": "text/plain", "buffer": b"# course\n\nrich>=13\n-e .\n"}
+    )
+    expect(page.locator("#ds01-summary")).to_contain_text("course.txt")
+    student.start()
+    expect(page.locator("#ds01-pip-problem")).to_contain_text(
+        "Line 4: '-e .' is an editable installation"
+    )
+    packages = page.get_by_label("Python packages")
+    expect(packages).to_have_value("# course\n\nrich>=13\n-e .")
+    packages.fill("# course\n\nrich>=13")
+    expect(page.locator("#ds01-summary")).to_contain_text("1 package")
+
+
 def test_a_failed_build_tells_in_the_packages_own_words(hub: DemoHub, student: Student) -> None:
     page = student.page
     page.set_viewport_size({"width": 380, "height": 800})

@@ -266,6 +266,10 @@ def test_an_empty_mapping_is_told() -> None:
         ("bundles: {x: }", "p:1: bundles.x", "does not list names of packages.", "as a list"),
         ("bundles: {x: [-e .]}", "p:1: bundles.x.0", "'-e .' is an editable installation", ""),
         (
+            "packages: {pip_allow: [rich, pandas>=2]}", "p:1: packages.pip_allow.1",
+            "'pandas>=2' is more than a name.", "Write the name alone",
+        ),
+        (
             f"bundles: {{x: ['rich==1 --hash=sha256:{'0' * 64}']}}", "p:1: bundles.x",
             "has hashes; several bundles", "a preset's pip may have hashes",
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ds01_spawner.core.options import from_form, parse
 from ds01_spawner.core.sharing import shared
 from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
-from ds01_spawner.hub import form
+from ds01_spawner.hub import form, own_environments
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.ledger import Ledger
@@ -66,6 +66,8 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         problems=problems,
         notices=await _notices(runtime, user),
         place=place,
+        environments=await runtime.environments.of(user),
+        done=runtime.done.pop(user, ""),
     )
 
 
@@ -97,8 +99,10 @@ async def read_form(form_data: Mapping[str, list[str]], spawner: DS01Spawner) ->
         offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
         # What a button of the line says; without, the form's own start.
         asked = "".join(form_data.get(LINE, ()))
-        shown = {key: values for key, values in form_data.items() if key != LINE}
-        options = from_form(shown, offer.presets)
+        own = await own_environments.pressed(spawner, form_data)
+        buttons = (LINE, *own_environments.FIELDS)
+        shown = {key: values for key, values in form_data.items() if key not in buttons}
+        options = own or from_form(shown, offer.presets)
         if asked == "start":
             options = await runtime.line.options(user, spawner.name) or options
         runtime.rejected[user] = (spawner.name, options, ())

@@ -98,10 +98,37 @@ class Images:
         """
         await self._server.ready(on_event)
         base = await self._bases.resolve(request.entry.image, on_event)
-        recipe = self._recipe(request, offer, base.identity)
+        recipe = self.recipe_of(request, offer, base.identity)
         image = self._image(recipe, user, request)
         await self._builder.ensure(plan_of(recipe, image.name, base.tag, self._site), on_event)
         return image
+
+    async def prebuild(
+        self,
+        request: Request,
+        offer: Offer,
+        repository: str,
+        on_event: Callable[[BuildEvent], None],
+    ) -> str:
+        """Have the image of a request before anybody asks for it; its name in this repository.
+
+        Raises as `ready`.
+        """
+        await self._server.ready(on_event)
+        base = await self._bases.resolve(request.entry.image, on_event)
+        recipe = self.recipe_of(request, offer, base.identity)
+        name = f"{repository}:{recipe.short}"
+        await self._builder.ensure(plan_of(recipe, name, base.tag, self._site), on_event)
+        return name
+
+    def builds(self, recipe: str) -> bool:
+        """Whether the recipe of this digest is being built by this process."""
+        return self._builder.builds(recipe)
+
+    async def base_of(self, image: str) -> str | None:
+        """What the image of a catalog row is known by, where it is on this host."""
+        base = await self._bases.find(image)
+        return base.identity if base else None
 
     async def sweep(self) -> None:
         """Remove what builds left behind; raises EngineUnavailable."""
@@ -113,7 +140,7 @@ class Images:
         Where the catalog's image is not on this host, what follows from it is `<digest>`.
         """
         base = await self._bases.find(request.entry.image)
-        recipe = self._recipe(request, offer, base.identity if base else UNKNOWN)
+        recipe = self.recipe_of(request, offer, base.identity if base else UNKNOWN)
         image = self._image(recipe, user, request)
         tag = base.tag if base else NO_BASE
         dockerfile = plan_of(recipe, image.name, tag, self._site).dockerfile
@@ -122,7 +149,8 @@ class Images:
             image = replace(image, name=image.name.replace(recipe.short, UNKNOWN), digest=UNKNOWN)
         return image, dockerfile
 
-    def _recipe(self, request: Request, offer: Offer, base: str) -> Recipe:
+    def recipe_of(self, request: Request, offer: Offer, base: str) -> Recipe:
+        """The recipe of a request on the framework image that is known by `base`."""
         return Recipe(
             base=base,
             framework=request.entry.framework,

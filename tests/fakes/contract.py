@@ -73,6 +73,7 @@ class EngineContract:
             lambda e: e.put_archive("no-such-container", "/", tar({"a": b""})),
             lambda e: e.read_file("no-such-container", "/a"),
             lambda e: e.inspect_image("no-such-image:1"),
+            lambda e: e.history("no-such-image:1"),
             lambda e: e.tag_image("no-such-image:1", "other", "1"),
             lambda e: e.remove_image("no-such-image:1"),
             lambda e: e.inspect_volume("no-such-volume"),
@@ -232,6 +233,19 @@ class EngineContract:
         await engine.remove_image(f"{bench.prefix}/other:latest")
         with pytest.raises(EngineNotFound):
             await engine.inspect_image(id)
+
+    async def test_images_from_one_base_share_its_layers(self, bench: Bench) -> None:
+        histories = []
+        for text in ("a", "b"):
+            id = await bench.build(f"FROM {bench.image}\nRUN echo {text} {bench.prefix} >/x\n", [])
+            histories.append(await bench.engine.history(id))
+        base = await bench.engine.history(bench.image)
+        for (newest, *older), text in zip(histories, "ab", strict=True):
+            assert f"echo {text} " in newest["CreatedBy"]
+            assert newest["Size"] > 0
+            keys = ("CreatedBy", "Created", "Size")
+            assert [[x[k] for k in keys] for x in older] == [[x[k] for k in keys] for x in base]
+        await bench.engine.remove_image(f"{bench.prefix}:1")
 
     async def test_an_image_in_use_is_not_removed(self, bench: Bench) -> None:
         await bench.build(f"FROM {bench.image}\nENV b={bench.prefix}\n", [])

@@ -59,11 +59,16 @@ class Images:
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, in_ledger: InLedger | None = None
+        self,
+        engine: Engine,
+        settings: Settings,
+        in_ledger: InLedger | None = None,
+        *,
+        of_command: bool = False,
     ) -> None:
         self._bases = BaseImages(engine, settings.image_map)
         self._site = wiring.build_site(settings)
-        self._network = wiring.build_network(engine, settings, self._site)
+        self._network = wiring.build_network(engine, settings, self._site, of_command)
         self._builder = Builder(
             engine,
             concurrency=settings.build_concurrency,

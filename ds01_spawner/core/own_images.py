@@ -10,9 +10,9 @@ from typing import Any
 
 from ds01_spawner.core.build_plan import DIGEST_CHARS
 from ds01_spawner.core.options import ALWAYS_WITH_PRESET, Offer, Request
+from ds01_spawner.core.recipe import BUILT_BY, MANAGED
 from ds01_spawner.core.slugs import MAX_SLUG, slug
 
-MANAGED = "ds01.image.managed"  # the label of our images, in `core.recipe`
 _SLUG = rf"[a-z0-9][a-z0-9-]{{0,{MAX_SLUG - 1}}}"
 _NAME = re.compile(rf"(ds01-({_SLUG})/({_SLUG})):([0-9a-f]{{{DIGEST_CHARS}}})")
 _UNITS = ((30, "G"), (20, "M"), (10, "K"))
@@ -72,16 +72,16 @@ def own_name(name: str) -> OwnName | None:
     return OwnName(*match.groups()) if match else None
 
 
-def is_ours(name: OwnName, labels: Mapping[str, str]) -> bool:
-    """Whether the labels are those of the image that this name was made for."""
-    recipe = labels.get("ds01.recipe", "")
-    return labels.get(MANAGED) == "true" and recipe[:DIGEST_CHARS] == name.digest
+def is_ours(digest: str, labels: Mapping[str, str], hub: str) -> bool:
+    """Whether the labels are of an image that this hub built, of the recipe with this digest."""
+    ours = labels.get(MANAGED) == "true" and labels.get(BUILT_BY) == hub
+    return ours and labels.get("ds01.recipe", "")[:DIGEST_CHARS] == digest
 
 
-def of_labels(user: str, name: str, labels: Mapping[str, str]) -> OwnEnvironment | None:
+def of_labels(user: str, name: str, labels: Mapping[str, str], hub: str) -> OwnEnvironment | None:
     """The environment that an image tells of; None where it is not one of this user's."""
     own = own_name(name)
-    if own is None or own.owner != slug(user) or not is_ours(own, labels):
+    if own is None or own.owner != slug(user) or not is_ours(own.digest, labels, hub):
         return None
     pip, apt = (tuple(labels.get(f"ds01.{kind}", "").splitlines()) for kind in ("pip", "apt"))
     framework, version, architecture = (

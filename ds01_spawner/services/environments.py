@@ -14,13 +14,13 @@ from ds01_spawner.core.option_fields import Wrong
 from ds01_spawner.core.option_fields import project as valid_project
 from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.own_images import (
-    MANAGED,
     OwnEnvironment,
     contents_of,
     of_labels,
     options_of,
     own_name,
 )
+from ds01_spawner.core.recipe import BUILT_BY, MANAGED
 from ds01_spawner.core.slugs import image_repository, slug
 from ds01_spawner.errors import (
     DS01Error,
@@ -62,14 +62,14 @@ class Environments:
         """
         known = await self._in_ledger(Ledger.environments, self._hub, user)
         try:
-            found = await self._engine.list_images({MANAGED: "true"})
+            found = await self._engine.list_images({MANAGED: "true", BUILT_BY: self._hub})
         except (DS01Error, EngineRefused):
             return known
         names = {str(n): i.get("Labels") or {} for i in found for n in i.get("RepoTags") or ()}
         told = [replace(one, here=one.image in names) for one in known]
         images = {one.image for one in known}
-        lost = (of_labels(user, n, labels) for n, labels in names.items() if n not in images)
-        told += filter(None, lost)
+        lost = (n for n in names if n not in images)
+        told += filter(None, (of_labels(user, n, names[n], self._hub) for n in lost))
         return tuple(sorted(told, key=lambda one: one.used or _NEVER, reverse=True))
 
     async def find(self, user: str, key: str) -> OwnEnvironment:

@@ -13,7 +13,7 @@ from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import derived_plan, run_environment
 from ds01_spawner.core.options import Offer, Request
-from ds01_spawner.core.recipe import Recipe, image_name
+from ds01_spawner.core.recipe import BUILT_BY, Recipe, image_name
 from ds01_spawner.core.server_image import SERVER_ROOT, ServerRecipe
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
@@ -67,7 +67,7 @@ class Images:
         of_command: bool = False,
     ) -> None:
         self._bases = BaseImages(engine, settings.image_map)
-        self._site = wiring.build_site(settings)
+        self._hub, self._site = settings.hub_id, wiring.build_site(settings)
         self._network = wiring.build_network(engine, settings, self._site, of_command)
         self._builder = Builder(
             engine,
@@ -105,7 +105,7 @@ class Images:
         base = await self._bases.resolve(request.entry.image, on_event)
         recipe = self.recipe_of(request, offer, base.identity)
         image = self._image(recipe, user, request)
-        await self._builder.ensure(plan_of(recipe, image.name, base.tag, self._site), on_event)
+        await self._builder.ensure(self._plan(recipe, image.name, base.tag), on_event)
         return image
 
     async def prebuild(
@@ -123,7 +123,7 @@ class Images:
         base = await self._bases.resolve(request.entry.image, on_event)
         recipe = self.recipe_of(request, offer, base.identity)
         name = f"{repository}:{recipe.short}"
-        await self._builder.ensure(plan_of(recipe, name, base.tag, self._site), on_event)
+        await self._builder.ensure(self._plan(recipe, name, base.tag), on_event)
         return name
 
     def builds(self, recipe: str) -> bool:
@@ -148,7 +148,7 @@ class Images:
         recipe = self.recipe_of(request, offer, base.identity if base else UNKNOWN)
         image = self._image(recipe, user, request)
         tag = base.tag if base else NO_BASE
-        dockerfile = plan_of(recipe, image.name, tag, self._site).dockerfile
+        dockerfile = self._plan(recipe, image.name, tag).dockerfile
         if base is None:
             dockerfile = dockerfile.replace(NO_BASE, UNKNOWN)
             image = replace(image, name=image.name.replace(recipe.short, UNKNOWN), digest=UNKNOWN)
@@ -167,6 +167,10 @@ class Images:
             allow_source=offer.packages.allow_source,
             site=self._site.fingerprint,
         )
+
+    def _plan(self, recipe: Recipe, name: str, base_tag: str) -> BuildPlan:
+        plan = plan_of(recipe, name, base_tag, self._site)
+        return replace(plan, labels={**plan.labels, BUILT_BY: self._hub})
 
     def _image(self, recipe: Recipe, user: str, request: Request) -> ReadyImage:
         return ReadyImage(

@@ -16,12 +16,12 @@ from datetime import datetime, timedelta, timezone
 
 from ds01_spawner.core.catalog import Catalog
 from ds01_spawner.core.options import Offer, Request
-from ds01_spawner.core.own_images import MANAGED, OwnEnvironment, is_ours, own_name
-from ds01_spawner.core.recipe import RECIPE_VERSION, TAG_CHARS
+from ds01_spawner.core.own_images import OwnEnvironment, is_ours, own_name
+from ds01_spawner.core.recipe import BUILT_BY, RECIPE_VERSION
 from ds01_spawner.core.slugs import slug
 from ds01_spawner.core.upkeep import Held, Removal, removals
 from ds01_spawner.errors import BaseImageRefused
-from ds01_spawner.services.base_images import NAMESPACE
+from ds01_spawner.services.base_images import REPOSITORY
 from ds01_spawner.services.builder import LATEST
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, Json
 from ds01_spawner.services.images import Images
@@ -68,7 +68,7 @@ class Upkeep:
     async def look(self) -> tuple[Held, ...]:
         """All derived images, the last used first. Raises EngineUnavailable and the ledger's."""
         found = await self._engine.list_images({})
-        ours = [image for image in found if _named_by_us(image)]
+        ours = [image for image in found if self._is_ours(image)]
         containers = await self._engine.list_containers({}, all=True)
         framework = await self._layers(i for i in found if _is_base(i))
         layers = await self._layers(ours)
@@ -84,7 +84,7 @@ class Upkeep:
                 id=str(image["Id"]),
                 names=names,
                 others=others,
-                owners={n: _owner(n, users) for n in (*names, *others) if _tells(n, labels)},
+                owners={n: _owner(n, users) for n in (*names, *others) if self._tells(n, labels)},
                 known=known.get(recipe) == image["Id"],
                 recipe=recipe,
                 base=str(labels.get("ds01.base", "")),
@@ -149,6 +149,22 @@ class Upkeep:
         ours = tuple(name for name in names if name in given)
         return ours, tuple(name for name in names if name not in given)
 
+    def _is_ours(self, image: Json) -> bool:
+        labels = image.get("Labels") or {}
+        return any(self._tells(str(name), labels) for name in image.get("RepoTags") or ())
+
+    def _tells(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Whether we give such names, and the labels are of the image that it was made for.
+
+        Of one that says of no hub that it built it, the ledger alone can tell.
+        """
+        labels = {BUILT_BY: self._hub, **labels}
+        own = own_name(name)
+        if own is not None:
+            return is_ours(own.digest, labels, self._hub)
+        repository, _, tag = name.rpartition(":")
+        return repository.startswith(f"{PRESETS}/") and is_ours(tag, labels, self._hub)
+
     async def _wanted(self) -> Mapping[str, tuple[str, ...]]:
         """Recipe -> the presets that need its image."""
         wanted: dict[str, tuple[str, ...]] = {}
@@ -199,23 +215,8 @@ class Upkeep:
         return layers
 
 
-def _named_by_us(image: Json) -> bool:
-    labels = image.get("Labels") or {}
-    return any(_tells(str(name), labels) for name in image.get("RepoTags") or ())
-
-
-def _tells(name: str, labels: Mapping[str, str]) -> bool:
-    """Whether a name is one that we give, and the labels are those of the image it was made for."""
-    own = own_name(name)
-    if own is not None:
-        return is_ours(own, labels)
-    recipe = labels.get("ds01.recipe", "")[:TAG_CHARS]
-    ours = name.startswith(f"{PRESETS}/") and labels.get(MANAGED) == "true"
-    return ours and bool(recipe) and name.endswith(f":{recipe}")
-
-
 def _is_base(image: Json) -> bool:
-    return any(str(name).startswith(f"{NAMESPACE}/") for name in image.get("RepoTags") or ())
+    return any(str(name).startswith(f"{REPOSITORY}:") for name in image.get("RepoTags") or ())
 
 
 def _owner(name: str, users: Mapping[str, str]) -> str:

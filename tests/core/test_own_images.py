@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ds01_spawner.core.options import parse
 from ds01_spawner.core.own_images import Contents, contents_of, of_labels, options_of, own_name
-from ds01_spawner.core.recipe import Recipe, image_labels, image_name
+from ds01_spawner.core.recipe import BUILT_BY, Recipe, image_labels, image_name
 from ds01_spawner.core.sharing import Sharing
 from ds01_spawner.core.units import parse_size
 from tests.core.test_options import CATALOG, DL101, OFFER
@@ -19,6 +19,7 @@ from tests.core.test_options import CATALOG, DL101, OFFER
 RECIPE = Recipe(
     "sha256:" + "a" * 64, "Pytorch", "2.8.0", "CUDA_ADA", pip=('a; python_version < "4"', "b>=2")
 )
+LABELS = {**image_labels(RECIPE), BUILT_BY: "hub"}
 NAME = image_name(RECIPE, "ada", "My thesis")
 
 
@@ -76,15 +77,15 @@ def test_the_name_of_a_derived_image_is_read_back(user: str, project: str) -> No
     own = own_name(name)
     assert own is not None
     assert (own.digest, f"{own.repository}:{own.digest}") == (RECIPE.short, name)
-    assert of_labels(user, name, image_labels(RECIPE)) is not None
-    assert of_labels("bob", name, image_labels(RECIPE)) is None
+    assert of_labels(user, name, LABELS, "hub") is not None
+    assert of_labels("bob", name, LABELS, "hub") is None
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "", "ds01-ada/p:latest", "ds01-ada/p", "ds01-1001/thesis:latest",  # DS01's own
-        "ds01-base/pytorch:0123456789ab", "ds01_presets/hub/course:0123456789abcdef",
+        "ds01-base:pytorch-0123456789ab", "ds01_presets/hub/course:0123456789abcdef",
         "ds01-ada/p/q:0123456789abcdef", "ds01-ada/P:0123456789abcdef",
         "ds01-/p:0123456789abcdef", "evil/ds01-ada/p:0123456789abcdef",
         "ds01-ada/p:0123456789abcdef\n", "ds01-ada/..:0123456789abcdef",
@@ -93,11 +94,11 @@ def test_the_name_of_a_derived_image_is_read_back(user: str, project: str) -> No
 )  # fmt: skip
 def test_what_is_not_in_the_namespace(name: str) -> None:
     assert own_name(name) is None
-    assert of_labels("ada", name, image_labels(RECIPE)) is None
+    assert of_labels("ada", name, LABELS, "hub") is None
 
 
 def test_an_image_alone_tells_what_is_in_it() -> None:
-    told = of_labels("ada", NAME, image_labels(RECIPE))
+    told = of_labels("ada", NAME, LABELS, "hub")
     assert told is not None
     assert told.contents == Contents(
         "Pytorch", "2.8.0", "CUDA_ADA", pip=('a; python_version < "4"', "b>=2")
@@ -108,8 +109,15 @@ def test_an_image_alone_tells_what_is_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"ds01.image.managed": ""}, {"ds01.recipe": "f" * 64}, {"ds01.recipe": ""}]
+    "change",
+    [
+        {"ds01.image.managed": ""},
+        {"ds01.recipe": "f" * 64},
+        {"ds01.recipe": ""},
+        {"ds01.image.hub": "another"},
+        {"ds01.image.hub": ""},
+    ],
 )
 def test_labels_that_are_not_of_this_name(change: dict[str, str]) -> None:
     """They are inherited by what is made of an image, a commit of somebody's container too."""
-    assert of_labels("ada", NAME, {**image_labels(RECIPE), **change}) is None
+    assert of_labels("ada", NAME, {**LABELS, **change}, "hub") is None

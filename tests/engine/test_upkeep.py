@@ -13,7 +13,7 @@ import pytest
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request
-from ds01_spawner.core.recipe import image_labels, image_name
+from ds01_spawner.core.recipe import BUILT_BY, image_labels, image_name
 from ds01_spawner.errors import EnvironmentInUse
 from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.docker_engine import DockerEngine
@@ -74,8 +74,8 @@ class Bench:
             ))  # fmt: skip
             image = await self.engine.build(
                 tar({"Dockerfile": "\n".join(lines).encode()}),
-                tag=name, labels=image_labels(made), buildargs={}, memory=None, cpus=None,
-                network="none", on_line=lambda line: None,
+                tag=name, labels={**image_labels(made), BUILT_BY: "hub"}, buildargs={},
+                memory=None, cpus=None, network="none", on_line=lambda line: None,
             )  # fmt: skip
             self.ledger.set_image(made.digest, image)
         for tag in (made.short, "latest"):
@@ -112,7 +112,7 @@ async def bench(
     bench = Bench(engine, docker_client, settings, base)
     yield bench
     for name in bench.names():
-        if name.startswith((f"ds01-{USER}", f"{USER}/", f"ds01-base/{USER}")):
+        if name.startswith((f"ds01-{USER}", f"{USER}/", f"ds01-base:{USER}")):
             docker_client.remove_image(name, force=True)
     bench.ledger.close()
     await engine.close()

@@ -16,7 +16,7 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.own_images import OwnEnvironment
-from ds01_spawner.core.recipe import Recipe, image_labels, image_name
+from ds01_spawner.core.recipe import BUILT_BY, Recipe, image_labels, image_name
 from ds01_spawner.errors import (
     EnvironmentInUse,
     EnvironmentNameRefused,
@@ -68,7 +68,7 @@ class Shelf:
             if i["Config"]["Labels"].get("ds01.recipe") == made.digest
         ]  # fmt: skip
         if not others:
-            self.engine.add_image(name, labels=image_labels(made))
+            self.engine.add_image(name, labels={**image_labels(made), BUILT_BY: "hub"})
         for name_of_it in (tag, "latest"):
             await self.engine.tag_image(others[0] if others else name, repository, name_of_it)
         request = Request(ENTRY, "CUDA_ADA", pip=made.pip, project=project)

@@ -13,7 +13,7 @@ from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.own_images import Contents, OwnEnvironment
-from ds01_spawner.core.recipe import RECIPE_VERSION, Recipe, image_labels, image_name
+from ds01_spawner.core.recipe import BUILT_BY, RECIPE_VERSION, Recipe, image_labels, image_name
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services.images import Images
 from ds01_spawner.services.ledger import Ledger
@@ -34,7 +34,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.engine = FakeEngine()
         self.base = self.engine.add_image(f"{BASE}:latest", layers={"framework": 9000 * MIB})
-        self.engine._name(self.base, f"ds01-base/pytorch:{self.base[7:19]}")
+        self.engine._name(self.base, f"ds01-base:pytorch-{self.base[7:19]}")
         self.time = START
         self.ledger = Ledger(
             folder / "ledger.sqlite", simulated=True, now=lambda: self.time, new_id=str
@@ -60,7 +60,7 @@ class Shelf:
         name, known = image_name(made, user, "p"), self.ledger.image_of(made.digest)
         if known is None or known not in self.engine.images:
             layers = {"framework": 9000 * MIB, **{f"pip {p}": 100 * MIB for p in pip}}
-            known = self.engine.add_image(name, labels=image_labels(made), layers=layers)
+            known = self.engine.add_image(name, labels=labels_of(made, "hub"), layers=layers)
             self.ledger.set_image(made.digest, known)
         for tag in (made.short, "latest"):
             self.engine._name(known, f"{name.rpartition(':')[0]}:{tag}")
@@ -79,6 +79,10 @@ class Shelf:
 
     def names(self) -> set[str]:
         return {name for image in self.engine.images.values() for name in image["RepoTags"]}
+
+
+def labels_of(recipe: Recipe, hub: str) -> dict[str, str]:
+    return {**image_labels(recipe), BUILT_BY: hub}
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
@@ -134,13 +138,13 @@ async def test_an_image_that_somebody_else_uses_still_is_kept(shelf: Shelf) -> N
 
 
 async def test_what_is_not_ours_is_never_touched(shelf: Shelf) -> None:
-    labels = image_labels(shelf.recipe("six"))
+    labels = labels_of(shelf.recipe("six"), "hub")
     strange = [
         "ds01-1001/thesis:latest", "aimehub/pytorch-2.8.0._.1001:1", "lab/course:1",
         f"ds01-eve/p:{'a' * 16}",  # imitates a name of ours
         f"ds01-eve/q:{shelf.recipe('six').short}",  # and this one the labels, too
         f"ds01_presets/hub/p:{shelf.recipe('six').short}",
-        "ds01-base/other:0123456789ab",
+        "ds01-base:other-0123456789ab",
     ]  # fmt: skip
     for name in strange:
         shelf.engine.add_image(name, labels=labels)
@@ -187,8 +191,8 @@ async def test_a_prebuilt_one_that_no_preset_needs_any_more_goes(shelf: Shelf) -
     made = shelf.recipe("six")
     name = f"{preset_repository('hub', 'course')}:{made.short}"
     another = f"{preset_repository('hub2', 'course')}:{shelf.recipe('rich').short}"
-    shelf.ledger.set_image(made.digest, shelf.engine.add_image(name, labels=image_labels(made)))
-    shelf.engine.add_image(another, labels=image_labels(shelf.recipe("rich")))
+    shelf.ledger.set_image(made.digest, shelf.engine.add_image(name, labels=labels_of(made, "hub")))
+    shelf.engine.add_image(another, labels=labels_of(shelf.recipe("rich"), "hub2"))
     shelf.pass_(61)  # since it was made
     assert await shelf.prune() == {name}
     assert another in shelf.names()

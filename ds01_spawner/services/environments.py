@@ -29,7 +29,7 @@ from ds01_spawner.errors import (
     NoSuchEnvironment,
 )
 from ds01_spawner.services.builder import LATEST
-from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
+from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused, Json
 from ds01_spawner.services.images import ReadyImage
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.reconciler import InLedger
@@ -113,14 +113,17 @@ class Environments:
 
     async def _move(self, one: OwnEnvironment, repository: str, tag: str) -> None:
         try:
-            image = str((await self._engine.inspect_image(one.image))["Id"])
+            found = await self._engine.inspect_image(one.image)
         except EngineNotFound:  # it is built under its new name when it is started
             return
+        image = str(found["Id"])
         with suppress(EngineNotFound):
-            if str((await self._engine.inspect_image(f"{repository}:{tag}"))["Id"]) != image:
+            if (await self._engine.inspect_image(f"{repository}:{tag}"))["Id"] != image:
                 raise EnvironmentNameRefused("another image has that name on this server.")
-        await self._free(one, image, await self._names(one, image))
-        await self._engine.tag_image(image, repository, tag)
+        names = await self._names(one, found)
+        if names:
+            await self._free(one, found, names)
+            await self._engine.tag_image(image, repository, tag)
         await self._remove_names(one)
 
     async def _remove_names(self, one: OwnEnvironment) -> None:
@@ -129,8 +132,9 @@ class Environments:
             image = await self._engine.inspect_image(one.image)
         except EngineNotFound:
             return
-        names = await self._names(one, str(image["Id"]))
-        await self._free(one, str(image["Id"]), names)
+        names = await self._names(one, image)
+        if names:
+            await self._free(one, image, names)
         for name in names:
             try:
                 with suppress(EngineNotFound):
@@ -138,29 +142,34 @@ class Environments:
             except EngineConflict as conflict:
                 raise EnvironmentInUse(one.project, "a container has its image") from conflict
 
-    async def _names(self, one: OwnEnvironment, image: str) -> tuple[str, ...]:
-        """The user's names of this image: the moving one, if it is here now, and its own."""
+    async def _names(self, one: OwnEnvironment, image: Json) -> tuple[str, ...]:
+        """The user's names of this image: the moving one, if it is here now, and its own.
+
+        None of an image of the catalog's, or of another hub's that took the name.
+        """
         own = own_name(one.image)
-        if own is None or own.owner != slug(one.user):  # an image of the catalog's: not the user's
+        labels = (image.get("Config") or {}).get("Labels") or {}
+        if own is None or own.owner != slug(one.user):
+            return ()
+        if labels.get(BUILT_BY, self._hub) != self._hub:
             return ()
         latest = f"{own.repository}:{LATEST}"
         with suppress(EngineNotFound):
-            if str((await self._engine.inspect_image(latest))["Id"]) == image:
+            if (await self._engine.inspect_image(latest))["Id"] == image["Id"]:
                 return latest, one.image
         return (one.image,)
 
-    async def _free(self, one: OwnEnvironment, image: str, names: Collection[str]) -> None:
+    async def _free(self, one: OwnEnvironment, image: Json, names: Collection[str]) -> None:
         """Refuse what is in use: by a build, or a container of anybody's, be it stopped.
 
         A container that was made by another's name of the image is no reason while that is there.
         """
         if self._builds(one.recipe):
             raise EnvironmentInUse(one.project, "it is being built")
-        others = (await self._engine.inspect_image(image)).get("RepoTags") or ()
-        alone = not set(others) - set(names)
+        alone = not set(image.get("RepoTags") or ()) - set(names)
         for container in await self._engine.list_containers({}, all=True):
             by_name = container.get("Image") in names
-            if by_name or (alone and container.get("ImageID") == image):
+            if by_name or (alone and container.get("ImageID") == image["Id"]):
                 theirs = (container.get("Labels") or {}).get("ds01.user") == one.user
                 who = "a server of yours" if theirs else "a container of somebody else's"
                 ended = "" if container.get("State") == "running" else ", which does not run,"

@@ -246,6 +246,16 @@ async def test_a_name_that_is_taken_is_refused(shelf: Shelf) -> None:
     assert shelf.names() == names
 
 
+async def test_another_hub_s_image_that_took_the_name_is_left_alone(shelf: Shelf) -> None:
+    name = await shelf.start("ada")
+    shelf.engine.add_image(name, labels=image_labels(recipe(), "another"))
+    (one,) = await shelf.own.of("ada")
+    await shelf.own.rename("ada", one.key, "thesis")
+    await shelf.own.delete("ada", (await shelf.own.of("ada"))[0].key)
+    assert await shelf.own.of("ada") == ()
+    assert name in shelf.names()
+
+
 async def test_what_starts_from_another_image_is_only_forgotten(shelf: Shelf) -> None:
     """An environment whose image is the catalog's, which is not the user's to remove."""
     name = await shelf.start("ada")

@@ -171,7 +171,9 @@ class HubLine:
 
     async def _ready(self, asked: Request, user: str, offer: Offer) -> None:
         with suppress(DS01Error, EngineRefused):  # the start tells of it, when it tries again
-            await self._runtime.images.ready(asked, user, offer, lambda _: None)
+            runtime = self._runtime
+            image = await runtime.images.ready(asked, user, offer, lambda _: None)
+            await runtime.environments.note(user, asked, offer, image)
 
     async def leave(self, user: str, server: str) -> bool:
         """Give the place up. False: there was none."""

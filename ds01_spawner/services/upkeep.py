@@ -142,9 +142,9 @@ class Upkeep:
         self, image: Json, users: Mapping[str, str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names that this hub gave it, and others."""
-        names = [str(name) for name in image.get("RepoTags") or ()]
-        mine = f"{PRESETS}/{slug(self._hub)}/"
-        given = {name for name in names if name in users or name.startswith(mine)}
+        names, labels = [str(n) for n in image.get("RepoTags") or ()], image.get("Labels") or {}
+        by_us = labels.get(BUILT_BY) == self._hub
+        given = {n for n in names if n in users or (by_us and self._tells(n, labels))}
         given |= {f"{name.rpartition(':')[0]}:{LATEST}" for name in given}
         ours = tuple(name for name in names if name in given)
         return ours, tuple(name for name in names if name not in given)

@@ -248,7 +248,7 @@ async def test_a_name_that_is_taken_is_refused(shelf: Shelf) -> None:
 
 async def test_another_hub_s_image_that_took_the_name_is_left_alone(shelf: Shelf) -> None:
     name = await shelf.start("ada")
-    shelf.engine.add_image(name, labels=image_labels(recipe(), "another"))
+    shelf.engine.add_image(name, labels={**image_labels(recipe()), BUILT_BY: "another"})
     (one,) = await shelf.own.of("ada")
     await shelf.own.rename("ada", one.key, "thesis")
     await shelf.own.delete("ada", (await shelf.own.of("ada"))[0].key)

@@ -511,14 +511,56 @@ class BuildFailed(DS01Error):
     status = 422
     reason = "image"
 
-    def __init__(self, step: str, why: str, *, log_tail: str = "", detail: str = "") -> None:
+    def __init__(
+        self, step: str, why: str, *, log_id: str = "", log_tail: str = "", detail: str = ""
+    ) -> None:
+        whole = f" The administrator finds the whole log as {log_id}." if log_id else ""
         super().__init__(
             f"Your environment could not be built; the step '{step}' failed: {why}",
             "Start again when that is mended, or with other packages. Environments that you have "
-            "are untouched.",
+            f"are untouched.{whole}",
             detail=detail,
         )
         self.log_tail = log_tail
+
+
+class NoSuchEnvironment(DS01Error):
+    """An environment was named that the user does not have."""
+
+    code = "no_such_environment"
+    status = 404
+    reason = "options"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "You have no such environment, or no longer: nothing was changed.",
+            "Choose one that is listed, or put it together anew.",
+        )
+
+
+class EnvironmentInUse(DS01Error):
+    """An environment is to be changed that something uses. `why` is a clause."""
+
+    code = "environment_in_use"
+    status = 409
+    reason = "image"
+
+    def __init__(self, project: str, why: str) -> None:
+        super().__init__(
+            f"The environment {project} was not changed: it is in use, for {why}.",
+            "Try again when that has ended.",
+        )
+
+
+class EnvironmentNameRefused(DS01Error):
+    """An environment cannot have this name. `why` is a sentence."""
+
+    code = "environment_name_refused"
+    status = 400
+    reason = "options"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The environment was not renamed: {why}", "Choose another name.")
 
 
 class BuildNetworkUnusable(DS01Error):

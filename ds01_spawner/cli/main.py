@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from ds01_spawner._version import __version__
-from ds01_spawner.cli import catalog, doctor, gpus, leases, marks, policy, render
+from ds01_spawner.cli import catalog, doctor, gpus, images, leases, marks, policy, render
 from ds01_spawner.cli.output import FINE, NO, UNUSABLE, complain
 from ds01_spawner.errors import (
     DS01Error,
@@ -23,7 +23,7 @@ from ds01_spawner.errors import (
 )
 
 # Each has add_parser(subparsers), which sets `handler`: (args) -> exit code.
-COMMANDS = (catalog, policy, gpus, marks, leases, render, doctor)
+COMMANDS = (catalog, policy, gpus, marks, leases, images, render, doctor)
 _UNUSABLE = (FileUnusable, PolicyRefused, SettingUnusable, TraitRefused)
 _INTERRUPTED = 130
 

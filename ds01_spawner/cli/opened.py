@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ds01_spawner.cli.config import settings as settings_of
 from ds01_spawner.errors import EngineRefusal, LedgerUnusable
 from ds01_spawner.services import wiring
-from ds01_spawner.services.engine import EngineRefused
+from ds01_spawner.services.engine import Engine, EngineRefused
 from ds01_spawner.services.inventory.base import Inventory
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.reconcile import EVENT_OF_ACTION, Action, Rules
@@ -25,9 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Ledger, devices and reconciler of a hub, which may be running meanwhile."""
+    """Engine, ledger, devices and reconciler of a hub, which may be running meanwhile."""
 
     settings: Settings
+    engine: Engine
     ledger: Ledger
     inventory: Inventory
     reconciler: Reconciler
@@ -93,7 +94,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Opened]:
         rules=Rules(warn_before=timedelta(minutes=settings.warn_before_minutes)),
     )
     try:
-        yield Opened(settings, ledger, inventory, reconciler)
+        yield Opened(settings, engine, ledger, inventory, reconciler)
     finally:
         await inventory.close()
         await engine.close()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 MAX_LINE = 300
 _MAX_VERSIONS = 5
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+_SECRET = re.compile(r"(://)[^/\s@]+@")  # a name and password in the address of an index or proxy
 _OWN = re.compile(r"^ds01 error: (.+)", re.MULTILINE)
 _MEMORY = re.compile(r"^(Killed|MemoryError|std::bad_alloc)\b|Cannot allocate memory", re.MULTILINE)
 _DISK = re.compile(r"No space left on device|Disk quota exceeded|not enough free space", re.I)
@@ -88,12 +89,14 @@ KILLED = 137
 
 
 def clean(line: str) -> str:
-    """A line without escape sequences and control characters, at most 300 characters.
+    """A line without escape sequences, control characters and secrets, at most 300 characters.
 
-    Of a line that overwrites itself with carriage returns, what it showed in the end.
+    Secrets are those in addresses. Of a line that overwrites itself with carriage returns, what it
+    showed in the end.
     """
     shown = _ESCAPES.sub("", line).rstrip("\r\n").rsplit("\r", 1)[-1]
     shown = "".join(c if c.isprintable() else " " for c in shown[: 2 * MAX_LINE]).rstrip()
+    shown = _SECRET.sub(r"\1***@", shown)
     return shown if len(shown) <= MAX_LINE else shown[:MAX_LINE] + "…"
 
 

@@ -14,6 +14,9 @@ from ds01_spawner.core.slugs import image_repository
 # To be raised when images/derived, images/common or the Dockerfile changes what an image has in
 # it: a test compares the files with what they were at this version.
 RECIPE_VERSION = 5
+# Labels of all our images. No container is judged by the second, which says whose hub built it:
+# containers inherit what their image has.
+MANAGED, BUILT_BY = "ds01.image.managed", "ds01.image.hub"
 # The module whose import says that a Python is the framework's own (names as in the catalog).
 _MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "mxnet": "mxnet", "jax": "jax"}
 
@@ -67,7 +70,7 @@ def image_name(recipe: Recipe, user: str, project: str) -> str:
 def image_labels(recipe: Recipe) -> dict[str, str]:
     """Labels of the image. Nothing personal, and no `ds01.managed`, which containers inherit."""
     return {
-        "ds01.image.managed": "true",
+        MANAGED: "true",
         "ds01.recipe": recipe.digest,
         "ds01.recipe_version": str(recipe.recipe_version),
         "ds01.base": recipe.base,

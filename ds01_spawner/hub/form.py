@@ -18,12 +18,14 @@ from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.environments import Choice, choices, frameworks
 from ds01_spawner.core.options import Offer
+from ds01_spawner.core.own_images import OwnEnvironment
 from ds01_spawner.core.requirements import MAX_LIST
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
 from ds01_spawner.hub.gpu_choices import gpu_choices, preselected_gpu
-from ds01_spawner.hub.line import Place
+from ds01_spawner.hub.line import Place, told_of_place
+from ds01_spawner.hub.own_environments import shown
 
 SPELLINGS = {"Pytorch": "PyTorch", "Tensorflow": "TensorFlow", "Mxnet": "MXNet", "ROCM": "ROCm"}
 # What a field of the options is called on the form, and the part of the form that it belongs to.
@@ -70,6 +72,8 @@ class Facts:
     problems: tuple[FieldProblem, ...] = ()
     notices: tuple[str, ...] = ()
     place: Place | None = None  # in the line
+    environments: tuple[OwnEnvironment, ...] = ()  # of this user
+    done: str = ""  # what a button of this form did
 
 
 def render(facts: Facts) -> str:
@@ -90,6 +94,8 @@ def render(facts: Facts) -> str:
         notices.append("The GPU of your last choice is not open to you now; choose again below.")
     return _templates.get_template("form.html").render(
         notices=notices,
+        done=facts.done,
+        own=shown(facts.environments, offer, _spelled),
         problems=problems,
         wrong={problem["part"]: problem["text"] for problem in reversed(problems)},
         more_open=any(problem["part"] in FOLDED for problem in problems)
@@ -107,7 +113,7 @@ def render(facts: Facts) -> str:
         limits=offer.limits,
         each=_each(facts),
         now=_now(facts),
-        place=_told_of_place(facts.place) if facts.place else None,
+        place=told_of_place(facts.place) if facts.place else None,
         can_wait=facts.place is None and any(choice.waits for choice in gpus),
         several=len(facts.snapshot.architectures) > 1,
         spelled=_spelled,
@@ -187,22 +193,6 @@ def _problem(problem: FieldProblem) -> dict[str, str]:
     allowed = f" Allowed: {', '.join(problem.allowed)}." if problem.allowed else ""
     text = f"{problem.problem}{allowed}"
     return {"label": label, "part": part, "text": text[:1].upper() + text[1:]}
-
-
-def _told_of_place(place: Place) -> dict[str, Any]:
-    """A place in the line as the form tells it: the sentences, and whether it can start now."""
-    if place.held_until:
-        until = place.held_until.strftime("%H:%M:%S UTC")
-        text = f"It is your turn. The GPU is held for you until {until}; then the next is asked."
-    elif place.waits_for == "quota":
-        text = "Your other servers hold what you may have at once: stop one, and it is your turn."
-    elif place.expected is None:
-        text = "When it is your turn cannot be told now."
-    else:
-        when = place.expected.strftime("%Y-%m-%d %H:%M UTC")
-        text = f"At the latest about {when}, if nobody stops earlier."
-    where = f"You are number {place.position} of {place.of} in the line for GPUs."
-    return {"where": where, "text": text, "now": bool(place.held_until)}
 
 
 # --- what there is to choose -------------------------------------------------------------------

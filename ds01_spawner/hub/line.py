@@ -171,7 +171,9 @@ class HubLine:
 
     async def _ready(self, asked: Request, user: str, offer: Offer) -> None:
         with suppress(DS01Error, EngineRefused):  # the start tells of it, when it tries again
-            await self._runtime.images.ready(asked, user, offer, lambda _: None)
+            runtime = self._runtime
+            image = await runtime.images.ready(asked, user, offer, lambda _: None)
+            await runtime.environments.note(user, asked, offer, image)
 
     async def leave(self, user: str, server: str) -> bool:
         """Give the place up. False: there was none."""
@@ -249,3 +251,19 @@ class HubLine:
 def _place(ticket: Ticket, seen: Outlook, of: int, options: Mapping[str, Any]) -> Place:
     held = ticket.offer.until if ticket.offer and ticket.offer.until > wiring.now() else None
     return Place(seen.position, of, seen.waits_for, seen.expected, held, options)
+
+
+def told_of_place(place: Place) -> dict[str, Any]:
+    """A place in the line as the form tells it: the sentences, and whether it can start now."""
+    if place.held_until:
+        until = place.held_until.strftime("%H:%M:%S UTC")
+        text = f"It is your turn. The GPU is held for you until {until}; then the next is asked."
+    elif place.waits_for == "quota":
+        text = "Your other servers hold what you may have at once: stop one, and it is your turn."
+    elif place.expected is None:
+        text = "When it is your turn cannot be told now."
+    else:
+        when = place.expected.strftime("%Y-%m-%d %H:%M UTC")
+        text = f"At the latest about {when}, if nobody stops earlier."
+    where = f"You are number {place.position} of {place.of} in the line for GPUs."
+    return {"where": where, "text": text, "now": bool(place.held_until)}

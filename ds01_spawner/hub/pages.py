@@ -10,7 +10,7 @@ from ds01_spawner.core.options import parse
 from ds01_spawner.core.posted import from_form
 from ds01_spawner.core.sharing import shared
 from ds01_spawner.errors import Draining, DS01Error, OptionsRefused
-from ds01_spawner.hub import form
+from ds01_spawner.hub import form, own_environments
 from ds01_spawner.hub.refusals import QuietForm, to_http_error
 from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.ledger import Ledger
@@ -67,6 +67,8 @@ async def _facts(spawner: DS01Spawner) -> form.Facts:
         problems=problems,
         notices=await _notices(runtime, user),
         place=place,
+        environments=await runtime.environments.of(user),
+        done=runtime.done.pop(user, ""),
     )
 
 
@@ -98,8 +100,10 @@ async def read_form(form_data: Mapping[str, list[Any]], spawner: DS01Spawner) ->
         offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
         # What a button of the line says; without, the form's own start.
         asked = "".join(form_data.get(LINE, ()))
-        shown = {key: values for key, values in form_data.items() if key != LINE}
-        options, unread = from_form(shown, offer.presets)
+        own = await own_environments.pressed(spawner, form_data)
+        buttons = (LINE, *own_environments.FIELDS)
+        shown = {key: values for key, values in form_data.items() if key not in buttons}
+        options, unread = (own, ()) if own else from_form(shown, offer.presets)
         if asked == "start":
             options = await runtime.line.options(user, spawner.name) or options
         runtime.rejected[user] = (spawner.name, options, ())

@@ -106,9 +106,11 @@ class Start:
     async def prepare_image(self) -> None:
         """The derived image: there, or built, or joined while it is built."""
         async with self.phase("image"):
-            self.image = await self.runtime.images.ready(
-                self.request, self.asker.user, self.offer, self.progress.build
+            user, runtime = self.asker.user, self.runtime
+            self.image = await runtime.images.ready(
+                self.request, user, self.offer, self.progress.build
             )
+            await runtime.environments.note(user, self.request, self.offer, self.image)
 
     async def take_lease(self) -> None:
         """One transaction, or a refusal; a start never waits for a device."""

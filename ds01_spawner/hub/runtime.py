@@ -26,6 +26,7 @@ from ds01_spawner.hub.offers import Ceilings, offer_of
 from ds01_spawner.hub.watch import Watch
 from ds01_spawner.services import wiring
 from ds01_spawner.services.engine import Engine, EngineRefused
+from ds01_spawner.services.environments import Environments
 from ds01_spawner.services.images import Images
 from ds01_spawner.services.injection import GpuWay
 from ds01_spawner.services.ledger import Lease, Ledger
@@ -67,6 +68,9 @@ class Runtime:
         self.inventory = wiring.inventory(settings, self.reconcile_soon)
         self.gpu_way = GpuWay(self.engine, settings.gpu_injection, settings.hub_id, wiring.new_id)
         self.images = Images(self.engine, settings, self.in_ledger)
+        self.environments = Environments(
+            self.engine, self.in_ledger, settings.hub_id, self.images.builds
+        )
         self._ledger = wiring.ledger(settings)
         self._uids = wiring.uids(settings)
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ds01-ledger")
@@ -86,6 +90,7 @@ class Runtime:
         self.line = HubLine(self)
         # What was posted last and is shown again: the server, its options, what is wrong with them.
         self.rejected: dict[str, tuple[str, dict[str, Any] | None, tuple[FieldProblem, ...]]] = {}
+        self.done: dict[str, str] = {}  # by user: what a button of the form did, told once
         self.capacity: HostCapacity | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._settled: asyncio.Task[None] | None = None

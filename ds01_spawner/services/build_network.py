@@ -20,6 +20,7 @@ READY_S = 30.0
 GONE_S = 30.0
 LOOK_S = 0.02
 LINES = 20
+COMMAND = "/command"  # the mark of a build by the command line, after its hub's
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class SharedNetwork(BuildNetwork):
 class GatedNetwork(BuildNetwork):
     """For each build a network of its own, in which nothing but `doors` is reached.
 
-    `seconds` is longer than any build: what nobody removed ends after it by itself.
+    `seconds` is longer than any build: what nobody removed ends after it by itself. That of a
+    command is left alone by its hub until then.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class GatedNetwork(BuildNetwork):
         doors: Mapping[str, Door],
         seconds: int,
         new_id: Callable[[], str],
+        of_command: bool = False,
     ) -> None:
         self._engine = engine
         self._hub, self._doors, self._seconds = hub, dict(doors), seconds
+        self._mark = f"{hub}{COMMAND}" if of_command else hub
         self._new_id = new_id
         self._open: set[str] = set()  # by name
 
@@ -104,7 +108,7 @@ class GatedNetwork(BuildNetwork):
     async def _make(self, image: str, gate: str, door: str) -> str:
         """Make and start both; the id of the door, when the gate serves it."""
         script = image_files("gate")["gate.py"].decode()
-        of_gate, of_door = bodies(image, self._hub, gate, script, self._doors, self._seconds)
+        of_gate, of_door = bodies(image, self._mark, gate, script, self._doors, self._seconds)
         try:
             ids = [
                 await self._engine.create_container(gate, of_gate),
@@ -146,6 +150,8 @@ class GatedNetwork(BuildNetwork):
     async def sweep(self) -> None:
         """Remove gates and doors whose builds have ended."""
         found = await self._engine.list_containers({LABEL: self._hub})
+        commands = await self._engine.list_containers({LABEL: f"{self._hub}{COMMAND}"})
+        found += [container for container in commands if container.get("State") == "exited"]
         # One that is half removed has no name any more.
         named = {c["Id"]: str((c.get("Names") or [c["Id"]])[0]).lstrip("/") for c in found}
         left = [id for id, name in named.items() if name not in self._open]

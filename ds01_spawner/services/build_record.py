@@ -113,6 +113,12 @@ class BuildRecord:
                 self._file.close()
 
 
+def old_logs(folder: Path, before: datetime) -> list[Path]:
+    """The logs of builds that were last written before then, the oldest first."""
+    logs = sorted(folder.glob("*.log"), key=_changed)
+    return [path for path in logs if 0 < _changed(path) < before.timestamp()]
+
+
 def _open(path: Path) -> TextIO:
     """A new log file, for its owner alone; the oldest ones beyond 200 go."""
     logs = sorted(path.parent.glob("*.log"), key=_changed)

@@ -104,8 +104,12 @@ class Builder:
         await self._name(image, plan.name)
         return image
 
+    def builds(self, digest: str) -> bool:
+        """Whether the plan of this digest is being built, or waits for it."""
+        return self._shared.works_on(digest)
+
     def log_path(self, plan: BuildPlan) -> Path:
-        """Where the log of the plan's last build is."""
+        """Where the log of the plan's last build is, named by its id."""
         return self._log_dir / f"{plan.short}.log"
 
     async def _find(self, plan: BuildPlan) -> str | None:
@@ -184,7 +188,11 @@ class Builder:
             )
         detail = f"recipe {plan.short}: {error!r}; the log is {self.log_path(plan)}"
         return BuildFailed(
-            record.title, why, log_tail="\n".join(tail[-_TAIL_SHOWN:]), detail=detail
+            record.title,
+            why,
+            log_id=plan.short,
+            log_tail="\n".join(tail[-_TAIL_SHOWN:]),
+            detail=detail,
         )
 
 

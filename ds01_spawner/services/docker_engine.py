@@ -80,6 +80,9 @@ class DockerEngine(Engine):
     async def list_images(self, labels: Labels) -> list[Json]:
         return await self._ask(lambda c: c.images(filters=filters_of(labels)))
 
+    async def history(self, image: str) -> list[Json]:
+        return await self._ask(lambda c: c.history(image))
+
     async def tag_image(self, image: str, repository: str, tag: str) -> None:
         await self._change(lambda c: c.tag(image, repository, tag))
 

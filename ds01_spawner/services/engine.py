@@ -109,6 +109,10 @@ class Engine(Protocol):
         """The images that have all of these labels."""
         ...
 
+    async def history(self, image: str) -> list[Json]:
+        """An image's layers, the newest first: `CreatedBy`, `Created` and `Size` of each."""
+        ...
+
     async def tag_image(self, image: str, repository: str, tag: str) -> None:
         """Give an image one more name, taking it from any other that has it."""
         ...

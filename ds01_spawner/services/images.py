@@ -13,7 +13,7 @@ from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.container import Mount
 from ds01_spawner.core.dockerfile import derived_plan, run_environment
 from ds01_spawner.core.options import Offer, Request
-from ds01_spawner.core.recipe import Recipe, image_name
+from ds01_spawner.core.recipe import BUILT_BY, Recipe, image_name
 from ds01_spawner.core.server_image import SERVER_ROOT, ServerRecipe
 from ds01_spawner.services import wiring
 from ds01_spawner.services.base_images import BaseImages
@@ -59,11 +59,16 @@ class Images:
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, in_ledger: InLedger | None = None
+        self,
+        engine: Engine,
+        settings: Settings,
+        in_ledger: InLedger | None = None,
+        *,
+        of_command: bool = False,
     ) -> None:
         self._bases = BaseImages(engine, settings.image_map)
-        self._site = wiring.build_site(settings)
-        self._network = wiring.build_network(engine, settings, self._site)
+        self._hub, self._site = settings.hub_id, wiring.build_site(settings)
+        self._network = wiring.build_network(engine, settings, self._site, of_command)
         self._builder = Builder(
             engine,
             concurrency=settings.build_concurrency,
@@ -98,10 +103,37 @@ class Images:
         """
         await self._server.ready(on_event)
         base = await self._bases.resolve(request.entry.image, on_event)
-        recipe = self._recipe(request, offer, base.identity)
+        recipe = self.recipe_of(request, offer, base.identity)
         image = self._image(recipe, user, request)
-        await self._builder.ensure(plan_of(recipe, image.name, base.tag, self._site), on_event)
+        await self._builder.ensure(self._plan(recipe, image.name, base.tag), on_event)
         return image
+
+    async def prebuild(
+        self,
+        request: Request,
+        offer: Offer,
+        repository: str,
+        on_event: Callable[[BuildEvent], None],
+    ) -> str:
+        """Have the image of a request before anybody asks for it; its name in this repository.
+
+        Raises as `ready`.
+        """
+        await self._server.ready(on_event)
+        base = await self._bases.resolve(request.entry.image, on_event)
+        recipe = self.recipe_of(request, offer, base.identity)
+        name = f"{repository}:{recipe.short}"
+        await self._builder.ensure(self._plan(recipe, name, base.tag), on_event)
+        return name
+
+    def builds(self, recipe: str) -> bool:
+        """Whether the recipe of this digest is being built by this process."""
+        return self._builder.builds(recipe)
+
+    async def base_of(self, image: str) -> str | None:
+        """What the image of a catalog row is known by, where it is on this host."""
+        base = await self._bases.find(image)
+        return base.identity if base else None
 
     async def sweep(self) -> None:
         """Remove what builds left behind; raises EngineUnavailable."""
@@ -113,16 +145,17 @@ class Images:
         Where the catalog's image is not on this host, what follows from it is `<digest>`.
         """
         base = await self._bases.find(request.entry.image)
-        recipe = self._recipe(request, offer, base.identity if base else UNKNOWN)
+        recipe = self.recipe_of(request, offer, base.identity if base else UNKNOWN)
         image = self._image(recipe, user, request)
         tag = base.tag if base else NO_BASE
-        dockerfile = plan_of(recipe, image.name, tag, self._site).dockerfile
+        dockerfile = self._plan(recipe, image.name, tag).dockerfile
         if base is None:
             dockerfile = dockerfile.replace(NO_BASE, UNKNOWN)
             image = replace(image, name=image.name.replace(recipe.short, UNKNOWN), digest=UNKNOWN)
         return image, dockerfile
 
-    def _recipe(self, request: Request, offer: Offer, base: str) -> Recipe:
+    def recipe_of(self, request: Request, offer: Offer, base: str) -> Recipe:
+        """The recipe of a request on the framework image that is known by `base`."""
         return Recipe(
             base=base,
             framework=request.entry.framework,
@@ -134,6 +167,10 @@ class Images:
             allow_source=offer.packages.allow_source,
             site=self._site.fingerprint,
         )
+
+    def _plan(self, recipe: Recipe, name: str, base_tag: str) -> BuildPlan:
+        plan = plan_of(recipe, name, base_tag, self._site)
+        return replace(plan, labels={**plan.labels, BUILT_BY: self._hub})
 
     def _image(self, recipe: Recipe, user: str, request: Request) -> ReadyImage:
         return ReadyImage(

@@ -25,6 +25,7 @@ from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
 from ds01_spawner.services.ledger_faults import Faults, check_paused, paused
 from ds01_spawner.services.ledger_file import READ
+from ds01_spawner.services.ledger_images import OwnImages
 from ds01_spawner.services.ledger_line import Line
 from ds01_spawner.services.ledger_marks import Marks, cordoned, drained
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, State
@@ -34,7 +35,7 @@ __all__ = ["Lease", "LeaseRequest", "Ledger", "State"]
 INCARNATIONS = 100
 
 
-class Ledger(Marks, Faults, Line):
+class Ledger(Marks, Faults, Line, OwnImages):
     """The leases of one file."""
 
     # --- incarnations ------------------------------------------------------------------------

@@ -149,6 +149,21 @@ CREATE TABLE fault (
 );
 CREATE INDEX fault_of_user ON fault (hub, user);
 """
+# What users have started: the image by its name, and the options that start it again.
+_ENVIRONMENTS = """
+CREATE TABLE environment (
+    hub TEXT NOT NULL,
+    user TEXT NOT NULL,
+    image TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    project TEXT NOT NULL,
+    contents TEXT NOT NULL,
+    options TEXT NOT NULL,
+    used TEXT NOT NULL,
+    host TEXT NOT NULL,
+    PRIMARY KEY (hub, user, image)
+);
+"""
 _LEASES_ASIDE = """
 ALTER TABLE lease RENAME TO lease_1;
 ALTER TABLE lease_device RENAME TO device_1;
@@ -162,7 +177,7 @@ INSERT INTO lease_device SELECT device, 0, 1, lease, position, device, host FROM
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """
-TABLES = _LEASES + _FIRST + _MARKS + _LINE + _FAULTS
+TABLES = _LEASES + _FIRST + _MARKS + _LINE + _FAULTS + _ENVIRONMENTS
 UPGRADES = {  # what makes version N of version N - 1
-    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _MARKS + _LINE + _FAULTS,
+    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _MARKS + _LINE + _FAULTS + _ENVIRONMENTS,
 }

@@ -222,6 +222,17 @@ class Settings(LoggingConfigurable):
         A PEM file of certificate authorities that builds trust (a mirror or proxy of your own).
         """,
     )
+    keep_images_days = Integer(
+        60, min=1, config=True,
+        help="For how long `images prune` keeps environments that nobody uses, in days.",
+    )  # fmt: skip
+    images_budget = Integer(
+        0, min=0, config=True,
+        help="And how many bytes all may have, frameworks not counted; 0: however many.",
+    )  # fmt: skip
+    keep_build_logs_days = Integer(
+        30, min=1, config=True, help="And for how long it keeps logs of builds, in days."
+    )
     min_free_disk = Integer(
         10 * GIB, config=True, help="No new server below this much free disk of the engine, bytes."
     )

@@ -44,6 +44,10 @@ class SharedWork(Generic[E, T]):
     def __init__(self) -> None:
         self._jobs: dict[str, _Job[E, T]] = {}
 
+    def works_on(self, key: str) -> bool:
+        """Whether the work of this key is under way."""
+        return key in self._jobs
+
     async def join(
         self,
         key: str,

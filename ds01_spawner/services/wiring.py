@@ -139,8 +139,10 @@ def build_doors(settings: Settings, site: BuildSite) -> dict[str, Door]:
         raise SettingUnusable(f"c.{SECTION}.build_hosts or proxies", str(error)) from error
 
 
-def build_network(engine: Engine, settings: Settings, site: BuildSite) -> BuildNetwork:
-    """Where builds run."""
+def build_network(
+    engine: Engine, settings: Settings, site: BuildSite, of_command: bool = False
+) -> BuildNetwork:
+    """Where builds run: the hub's, or those of a command beside it."""
     if settings.build_network != ISOLATED:
         return SharedNetwork(settings.build_network, site.build_args)
     return GatedNetwork(
@@ -149,4 +151,5 @@ def build_network(engine: Engine, settings: Settings, site: BuildSite) -> BuildN
         doors=build_doors(settings, site),
         seconds=settings.build_timeout + BUILD_SPARE_S,
         new_id=new_id,
+        of_command=of_command,
     )

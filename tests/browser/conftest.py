@@ -111,7 +111,7 @@ class Student:
         return self.page.get_by_role("radio", name=re.compile(f"^{re.escape(title)}"))
 
     def start(self) -> None:
-        self.page.get_by_role("button", name="Start").click()
+        self.page.get_by_role("button", name="Start", exact=True).click()
 
     def is_in_lab(self, server: str = "") -> None:
         """Wait until JupyterLab is there."""

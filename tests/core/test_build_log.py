@@ -23,6 +23,11 @@ NONZERO = "The command '/bin/sh /opt/ds01/build/pip.sh' returned a non-zero code
         ("tab\there", "tab here"),
         ("right\u202eleft", "right left"),
         ("x" * 400, "x" * 300 + "…"),
+        (
+            "Looking in indexes: https://me:p%40ss@index.example.org/simple, http://token@x/",
+            "Looking in indexes: https://***@index.example.org/simple, http://***@x/",
+        ),
+        ("torch @ https://x/a@b", "torch @ https://x/a@b"),
     ],
 )
 def test_lines_lose_what_acts_on_a_terminal(line: str, shown: str) -> None:

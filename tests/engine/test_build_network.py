@@ -88,6 +88,7 @@ class Bench:
             log_dir=self.folder,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
+            hub=self.hub,
             network=network,
             gate_image=self._gate_image,
         )

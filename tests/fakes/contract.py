@@ -19,6 +19,7 @@ from ds01_spawner.services.engine import (
     EngineNotFound,
     EngineRefused,
     EngineStreamError,
+    Json,
 )
 from tests.fakes.contract_bench import OUTPUT, TALK, Bench, tar, until
 
@@ -73,6 +74,7 @@ class EngineContract:
             lambda e: e.put_archive("no-such-container", "/", tar({"a": b""})),
             lambda e: e.read_file("no-such-container", "/a"),
             lambda e: e.inspect_image("no-such-image:1"),
+            lambda e: e.history("no-such-image:1"),
             lambda e: e.tag_image("no-such-image:1", "other", "1"),
             lambda e: e.remove_image("no-such-image:1"),
             lambda e: e.inspect_volume("no-such-volume"),
@@ -233,6 +235,16 @@ class EngineContract:
         with pytest.raises(EngineNotFound):
             await engine.inspect_image(id)
 
+    async def test_images_from_one_base_share_its_layers(self, bench: Bench) -> None:
+        base = _layers(await bench.engine.history(bench.image))
+        for text in ("a", "b"):
+            id = await bench.build(f"FROM {bench.image}\nRUN echo {text} {bench.prefix} >/x\n", [])
+            (own, _, size), *older = _layers(await bench.engine.history(id))
+            assert f"echo {text} " in own
+            assert size > 0
+            assert older == base
+        await bench.engine.remove_image(f"{bench.prefix}:1")
+
     async def test_an_image_in_use_is_not_removed(self, bench: Bench) -> None:
         await bench.build(f"FROM {bench.image}\nENV b={bench.prefix}\n", [])
         id = await bench.engine.create_container(
@@ -305,3 +317,8 @@ class EngineContract:
         assert info["NCPU"] >= 1
         assert info["MemTotal"] > 2**20
         assert info["DockerRootDir"].startswith("/")
+
+
+def _layers(history: list[Json]) -> list[tuple[str, int, int]]:
+    """Of an image's history, what has a size."""
+    return [(x["CreatedBy"], x["Created"], x["Size"]) for x in history if x["Size"]]

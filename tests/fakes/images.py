@@ -34,6 +34,10 @@ class Build:
     steps: list[str] = field(default_factory=list)  # those that were begun
 
 
+BUILT_AT = 1_767_225_600  # 2026-01-01 UTC
+A_STEP = 1_000_000  # bytes of a step of a build
+
+
 async def _succeed(command: str) -> int:
     return 0
 
@@ -58,14 +62,21 @@ class FakeImages(FakeStores):
         labels: Mapping[str, str] | None = None,
         digests: Iterable[str] = (),
         env: Iterable[str] = (),
+        layers: Mapping[str, int] | None = None,
     ) -> str:
-        """Put an image there; without `digests` it is one that was made on this host."""
+        """Put an image there; without `digests` it is one that was made on this host.
+
+        `layers` are command -> bytes, the oldest first.
+        """
+        layers = {name: 290_000_000} if layers is None else layers
         id = "sha256:" + hashlib.sha256(f"{name} {len(self.images)}".encode()).hexdigest()
         self.images[id] = {
             "Id": id,
             "RepoTags": [],
             "RepoDigests": list(digests),
-            "Size": 290_000_000,
+            "Size": sum(layers.values()),
+            "Created": BUILT_AT,
+            "layers": dict(layers),  # as an engine does not tell them
             "Config": {"Labels": dict(labels or {}), "Env": list(env)},
         }
         self._name(id, name)
@@ -93,6 +104,16 @@ class FakeImages(FakeStores):
             return [{**image, "Labels": image["Config"]["Labels"]} for image in found]
 
         return await self.call("list_images", (labels,), effect)
+
+    async def history(self, image: str) -> list[Json]:
+        def effect() -> list[Json]:
+            layers = [*self.image(image)["layers"].items()]
+            return [
+                {"CreatedBy": command, "Created": BUILT_AT, "Size": size, "Id": "<missing>"}
+                for command, size in reversed(layers)
+            ]
+
+        return await self.call("history", (image,), effect)
 
     async def tag_image(self, image: str, repository: str, tag: str) -> None:
         await self.call(
@@ -154,18 +175,22 @@ class FakeImages(FakeStores):
     async def _build(self, build: Build, on_line: Callable[[str], None]) -> str:
         instructions = _instructions(build.files["Dockerfile"].decode())
         labels: dict[str, str] = {}
+        layers: dict[str, int] = {}
         for number, (word, rest) in enumerate(instructions, 1):
             await self.passing("step")
             build.steps.append(f"{word} {rest}")
             on_line(f"Step {number}/{len(instructions)} : {word} {rest}")
             if word == "FROM" and rest != "scratch":
                 labels.update(self._base(rest)["Config"]["Labels"])
+                layers.update(self._base(rest)["layers"])
             elif word == "LABEL":
                 labels.update(dict(pair.split("=", 1) for pair in shlex.split(rest)))
             elif word == "RUN" and (code := await self.run(rest)):
                 message = f"The command '/bin/sh -c {rest}' returned a non-zero code: {code}"
                 raise EngineStreamError(message, code)
-        id = self.add_image(build.tag, labels={**labels, **build.labels})
+            elif word in ("RUN", "COPY"):
+                layers[f"{build.tag} {word} {rest}"] = A_STEP
+        id = self.add_image(build.tag, labels={**labels, **build.labels}, layers=layers)
         on_line(f"Successfully built {id.removeprefix('sha256:')[:12]}")
         return id
 

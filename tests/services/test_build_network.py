@@ -159,6 +159,22 @@ async def test_an_engine_that_went_away_hides_no_result(
     assert engine.containers == {}
 
 
+async def test_what_a_command_builds_is_left_alone_until_it_ends_by_itself(
+    engine: Host, network: GatedNetwork
+) -> None:
+    """`images build` works beside the hub, which does not know its builds."""
+    command = GatedNetwork(
+        engine, hub="teaching", doors=REACHED, seconds=60, new_id=lambda: "c" * 32, of_command=True
+    )
+    async with command.open(IMAGE):
+        await network.sweep()
+        assert len(engine.containers) == 2
+        for container in list(engine.containers.values()):
+            engine.exit(container["Id"], 0)
+        await network.sweep()
+        assert engine.containers == {}
+
+
 async def test_what_the_engine_made_too_late_is_swept(engine: Host, network: GatedNetwork) -> None:
     engine.fail_next("create_container", EngineUnavailable("it did not answer"))
     with pytest.raises(EngineUnavailable):

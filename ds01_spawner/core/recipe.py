@@ -16,6 +16,7 @@ from ds01_spawner.core.slugs import image_repository
 RECIPE_VERSION = 4
 # The module whose import says that a Python is the framework's own (names as in the catalog).
 _MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "mxnet": "mxnet", "jax": "jax"}
+FRAMEWORKS = tuple(name.capitalize() for name in _MODULES)  # of which it is known
 
 
 @dataclass(frozen=True, slots=True)

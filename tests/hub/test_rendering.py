@@ -25,7 +25,11 @@ exemptions:
   expires_on: 2999-12-31
   reason: a test
 images:
-  stats: {image: "lab/stats:1", title: Statistics, groups: [staff]}
+  stats:
+    image: lab/stats:1
+    title: Statistics
+    architectures: [CUDA_AMPERE]
+    groups: [staff]
 groups: {staff: {members: [lecturer]}}
 """
 

@@ -483,7 +483,7 @@ class ImageMissing(DS01Error):
     def __init__(self, image: str, why: str, detail: str = "") -> None:
         super().__init__(
             f"The image {image} is not on this server and could not be fetched: {why}.",
-            "Choose another framework version, or tell the administrator.",
+            "Choose another environment, or tell the administrator.",
             detail=detail,
         )
 
@@ -590,7 +590,7 @@ class BaseImageRefused(DS01Error):
     def __init__(self, image: str, why: str) -> None:
         super().__init__(
             f"The image {image} cannot be used: {why}.",
-            "Choose another framework version, and tell the administrator.",
+            "Choose another environment, and tell the administrator.",
         )
 
 

@@ -64,6 +64,7 @@ def check(args: argparse.Namespace) -> int:
             "presets": list(policy.presets),
             "problems": [asdict(finding) for finding in problems],
             "notices": [asdict(finding) for finding in policy.notices],
+            **({"images": list(policy.images)} if policy.images else {}),
         },
         [*map(str, problems), *_notices(policy), _summary(policy, problems)],
     )
@@ -83,6 +84,9 @@ def explain_(args: argparse.Namespace) -> int:
         (name, _value(name, value), told["from"][name]) for name, value in told["limits"].items()
     ]
     lines = [f"{args.user}, group {told['group']}", *table(rows)]
+    if policy.images:
+        told["images"] = [image.version for image in policy.images_of(args.user, args.group)]
+        lines.append(f"custom images: {', '.join(told['images']) or 'none'}")
     own = [one for one in policy.exemptions if one.user == args.user]
     if own:
         told["exemptions"] = [exemptions.explain(one, wiring.now()) for one in own]
@@ -112,9 +116,10 @@ def _notices(policy: Policy) -> Iterable[str]:
 def _summary(policy: Policy, problems: tuple[Finding, ...]) -> str:
     if problems:
         return f"{len(problems)} problems: this policy would be refused"
+    images = f"{len(policy.images)} custom images, " if policy.images else ""
     return (
-        f"{len(policy.groups)} groups, {len(policy.users)} users, {len(policy.presets)} presets, "
-        f"no problems, {len(policy.notices)} notices"
+        f"{len(policy.groups)} groups, {len(policy.users)} users, {images}"
+        f"{len(policy.presets)} presets, no problems, {len(policy.notices)} notices"
     )
 
 

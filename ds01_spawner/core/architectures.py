@@ -81,7 +81,7 @@ def why_unavailable(entry: CatalogEntry, architectures: Collection[str]) -> str 
     """Why an entry cannot be chosen on a host with these architectures; None: it can."""
     if any(architecture in architectures for architecture in entry.architectures):
         return None
-    name = f"{entry.framework} {entry.version}"
+    name = entry.name
     made_for = _cards(entry.architectures)
     if not architectures:
         return f"{name} is made for {made_for}; no image is known to run on this server's devices."

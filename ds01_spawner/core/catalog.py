@@ -1,5 +1,7 @@
 """AIME's image catalog (`ml_images.repo`): text -> entries and problems; lookup.
 
+An admin's own images, of the policy, are further rows of it.
+
 Grammar and order: AIME's `mlc.py` and the file itself. One row is `framework, version,
 [arch;arch], image`; the first generation has no brackets and a fifth column that is ignored.
 Nothing here ever falls back to something else: an unknown name has no entry.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from ds01_spawner.core.architectures import ARCHITECTURES
@@ -30,13 +32,25 @@ _MAX_IMAGE = 255
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One row of the catalog."""
+    """One row of the catalog. Only a custom image, which is the policy's, has a title."""
 
     framework: str
     version: str
     architectures: tuple[str, ...]
     image: str
-    line: int
+    line: int  # of its file
+    title: str = ""
+    description: str = ""
+
+    @property
+    def custom(self) -> bool:
+        """Whether it is an admin's own image."""
+        return bool(self.title)
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        return self.title or f"{self.framework} {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,10 @@ class Catalog:
     entries: tuple[CatalogEntry, ...] = ()
     problems: tuple[LineNote, ...] = ()
     notices: tuple[LineNote, ...] = ()
+
+    def with_rows(self, entries: Iterable[CatalogEntry]) -> Catalog:
+        """The catalog with these after its own: the first of a name stays the one."""
+        return replace(self, entries=(*self.entries, *entries))
 
     def frameworks(self, architectures: Collection[str]) -> tuple[str, ...]:
         """The frameworks with an image for one of these architectures, in file order."""
@@ -85,6 +103,10 @@ class Catalog:
             ):
                 return entry
         return None
+
+    def hides(self, entry: CatalogEntry) -> bool:
+        """Whether a row has its framework and version, for one of its architectures."""
+        return any(self.find(entry.framework, entry.version, a) for a in entry.architectures)
 
     def pairs(self) -> tuple[tuple[CatalogEntry, str], ...]:
         """Every entry with each of its architectures."""

@@ -248,6 +248,14 @@ def gpu_way(choice: Choice, snapshot: Snapshot, info: Info) -> Check:
 # --- files -----------------------------------------------------------------------------------
 
 
+def custom_images(states: Mapping[str, str], wrong: Mapping[str, str]) -> Check:
+    """The policy's own images: by name, what is told of each, and of some what is wrong."""
+    detail = ", ".join(f"{name} {state}" for name, state in states.items())
+    problem = "; ".join(f"{name}: {why}" for name, why in wrong.items())
+    fix = "Correct the image or its entry under `images:` in the policy."
+    return judged("custom images", detail, problem, fix)
+
+
 def filesystem_of(path: str, mountinfo: str) -> str:
     """The kind of file system that a path is on, by /proc/self/mountinfo; empty: not known."""
     best, kind = "", ""

@@ -85,6 +85,7 @@ class ContainerPlan:
     recipe: str
     project: str
     created_at: str  # ISO, UTC
+    custom: bool = False  # the image is not the catalog's, but the admin's own
     devices: tuple[Device, ...] = ()
     way: Way = "none"  # how they get into the container
     slots: tuple[str, ...] = ()  # the numbers that DS01's tools show for them
@@ -216,7 +217,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.framework": framework,
         "ds01.arch": plan.architecture,
         "ds01.image": plan.catalog_image,
-        "ds01.custom_image": plan.image,
+        "ds01.custom_image": _custom_image(plan),
         "ds01.gpus": str(len(plan.devices)),
         "ds01.gpu.allocated": ",".join(plan.slots),
         "ds01.gpu.slots": ",".join(plan.slots),
@@ -246,5 +247,11 @@ def _aime_labels(plan: ContainerPlan, name: str, framework: str) -> dict[str, st
         "aime.mlc.MODELS_MOUNT": "-",
         "aime.mlc.FRAMEWORK": framework,
         "aime.mlc.GPUS": str(len(plan.devices)),
+        "aime.mlc.CUSTOM_IMAGE": _custom_image(plan),
     }
     return {key: value.replace(",", " ") for key, value in aime.items()}
+
+
+def _custom_image(plan: ContainerPlan) -> str:
+    """The admin's own image; empty where it is the catalog's (DS01's `label-schema.yaml`)."""
+    return plan.catalog_image if plan.custom else ""

@@ -6,11 +6,12 @@ are. A key is applied, or known to DS01 and told as a notice, or refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ds01_spawner.core.bundles import BUNDLES
+from ds01_spawner.core.catalog import CatalogEntry
 from ds01_spawner.core.exemptions import Exemption
 from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.core.sharing import Sharing
@@ -18,7 +19,9 @@ from ds01_spawner.errors import Finding
 
 NO_GROUP = "(none)"  # the group of a user whom no group matches, where the file names no default
 
-__all__ = ["NO_GROUP", "Finding", "Group", "PackageRules", "Policy", "Preset", "parse"]
+__all__ = [
+    "NO_GROUP", "CustomImage", "Finding", "Group", "PackageRules", "Policy", "Preset", "parse",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,14 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomImage:
+    """An image of the admin's own: a row beside the catalog's, of which its name is the version."""
+
+    entry: CatalogEntry
+    groups: tuple[str, ...] | None = None  # who may have it; None: everyone
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """What a group sets, and who is in it besides JupyterHub's members."""
 
@@ -88,6 +99,7 @@ class Policy:
     groups: Mapping[str, Group] = field(default_factory=dict)  # in file order
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default_group: str | None = None
+    images: Mapping[str, CustomImage] = field(default_factory=dict)  # in file order
     presets: Mapping[str, Preset] = field(default_factory=dict)
     bundles: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(BUNDLES))
     packages: PackageRules = field(default_factory=PackageRules)
@@ -104,15 +116,34 @@ class Policy:
                 return name
         return self.default_group or NO_GROUP
 
+    def images_of(self, user: str, groups: Iterable[str] = ()) -> tuple[CatalogEntry, ...]:
+        """The custom images that a user may have, in file order."""
+        theirs = self._all_groups_of(user, groups)
+        return tuple(i.entry for i in self.images.values() if _is_for(theirs, i.groups))
+
     def presets_of(self, user: str, groups: Iterable[str] = ()) -> dict[str, Preset]:
-        """The presets that a user may see, in file order."""
-        theirs = {*groups, self.group_of(user, groups)}
-        theirs |= {name for name, group in self.groups.items() if user in group.members}
+        """The presets that a user may see, in file order; none of an image they may not have."""
+        theirs = self._all_groups_of(user, groups)
+        denied = {
+            (image.entry.framework, name)
+            for name, image in self.images.items()
+            if not _is_for(theirs, image.groups)
+        }
         return {
             name: preset
             for name, preset in self.presets.items()
-            if preset.groups is None or theirs & set(preset.groups)
+            if _is_for(theirs, preset.groups) and (preset.framework, preset.version) not in denied
         }
+
+    def _all_groups_of(self, user: str, groups: Iterable[str]) -> set[str]:
+        """Those of JupyterHub, those that the file puts the user in, and the one that counts."""
+        listed = (name for name, group in self.groups.items() if user in group.members)
+        return {*groups, *listed, self.group_of(user, groups)}
+
+
+def _is_for(groups: Collection[str], named: Collection[str] | None) -> bool:
+    """Whether what is for the named groups, or for everyone, is for somebody in `groups`."""
+    return named is None or not set(groups).isdisjoint(named)
 
 
 def parse(

@@ -14,6 +14,7 @@ from ds01_spawner.core.packages import HASH, apt_problem, names, pip_requirement
 from ds01_spawner.core.policy import Group, PackageRules, Policy, Preset
 from ds01_spawner.core.policy_devices import check_gpu_wishes, read_runs_on, read_sharing
 from ds01_spawner.core.policy_exemptions import read_exemptions
+from ds01_spawner.core.policy_images import check_presets, read_images
 from ds01_spawner.core.policy_report import ELSEWHERE, Report, did_you_mean, read_limits
 from ds01_spawner.core.policy_schema import (
     ELSEWHERE_SECTIONS,
@@ -57,14 +58,18 @@ def read_policy(
     packages = _packages(report, data.get("packages"))
     bundles = _bundles(report, data.get("bundles"), packages)
     sharing = read_sharing(report, data.get("sharing"))
+    images = read_images(report, data.get("images"), groups)
+    presets = _presets(
+        report, data.get("presets"), groups, bundles, packages, data.get("sharing") is not None
+    )
+    check_presets(report, presets, images, data.get("images"))
     policy = Policy(
         defaults=defaults,
         groups=groups,
         users=users,
         default_group=_default_group(report, data, groups),
-        presets=_presets(
-            report, data.get("presets"), groups, bundles, packages, data.get("sharing") is not None
-        ),
+        images=images,
+        presets=presets,
         bundles=bundles,
         packages=packages,
         runs_on=read_runs_on(report, data.get("runs_on")),
@@ -210,11 +215,7 @@ def _presets(
             continue
         _check_preset(report, part, path, bundles, rules)
         check_gpu_wishes(report, part, path, shares)
-        for i, group in enumerate(part.groups or ()):
-            if group not in groups:
-                report.notice(
-                    (*path, "groups", i), f"{group} is no group here; JupyterHub may have it."
-                )
+        report.tell_unknown_groups(part.groups, groups, path)
         shape = part.model_dump()
         for key in ("groups", "bundles", "pip", "apt"):
             shape[key] = None if shape[key] is None else tuple(shape[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -66,11 +66,15 @@ class Report:
         )
 
     def where(self, path: Path) -> str:
-        """`policy.yaml:12: groups.student.memory`; a missing key has its parent's line."""
+        """`policy.yaml:12: groups.student.memory`."""
+        return self._place(self.line(path), path)
+
+    def line(self, path: Path) -> int:
+        """The line of a key; a missing one has its parent's."""
         known = path
         while known and known not in self.document.lines:
             known = known[:-1]
-        return self._place(self.document.lines.get(known, 1), path)
+        return self.document.lines.get(known, 1)
 
     def _place(self, line: int, path: Path) -> str:
         dotted = ".".join(str(part) for part in path)[:MAX_PLACE]
@@ -85,6 +89,16 @@ class Report:
         """Something that its author should know."""
         key = str(path[-1]) if path else ""
         self._notices.setdefault((key, problem, hint), []).append(path)
+
+    def tell_unknown_groups(
+        self, named: Iterable[str] | None, groups: Collection[str], path: Path
+    ) -> None:
+        """A notice for each group of `path`'s `groups` that is not one of the file's."""
+        for i, group in enumerate(named or ()):
+            if group not in groups:
+                self.notice(
+                    (*path, "groups", i), f"{group} is no group here; JupyterHub may have it."
+                )
 
     def mapping(self, value: object, path: Path) -> dict[str, Any]:
         """A mapping; empty for null, which sets nothing; a problem for anything else."""

@@ -48,8 +48,8 @@ ELSEWHERE_SECTIONS = frozenset(
     }
 )  # fmt: skip
 SECTIONS = (
-    "defaults", "default_group", "groups", "user_overrides", "presets", "bundles", "packages",
-    "runs_on", "sharing", "exemptions",
+    "defaults", "default_group", "groups", "user_overrides", "images", "presets", "bundles",
+    "packages", "runs_on", "sharing", "exemptions",
 )  # fmt: skip
 # --- values ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ RECIPE_VERSION = 5
 MANAGED, BUILT_BY = "ds01.image.managed", "ds01.image.hub"
 # The module whose import says that a Python is the framework's own (names as in the catalog).
 _MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "mxnet": "mxnet", "jax": "jax"}
+FRAMEWORKS = tuple(name.capitalize() for name in _MODULES)  # of which it is known
 
 
 @dataclass(frozen=True, slots=True)

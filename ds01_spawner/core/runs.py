@@ -184,8 +184,7 @@ def on_host(
     for entry in catalog.entries:
         needs = needs_of(entry, rules)
         here = {a: _why_none(needs, kinds[a], snapshot) for a in needs.architectures if a in kinds}
-        name = f"{entry.framework} {entry.version}"
-        barred += [Barred(entry, a, f"{name} {why}") for a, why in here.items() if why]
+        barred += [Barred(entry, a, f"{entry.name} {why}") for a, why in here.items() if why]
         if not here or not all(here.values()):
             left = tuple(a for a in needs.architectures if not here.get(a))
             entries.append(replace(entry, architectures=left))

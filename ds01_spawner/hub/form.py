@@ -13,21 +13,25 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ds01_spawner.core.architectures import why_unavailable
-from ds01_spawner.core.catalog import LATEST
 from ds01_spawner.core.devices import Snapshot
-from ds01_spawner.core.environments import Choice, choices, frameworks
 from ds01_spawner.core.options import Offer
 from ds01_spawner.core.own_images import OwnEnvironment
 from ds01_spawner.core.requirements import MAX_LIST
 from ds01_spawner.core.sharing import Shared
 from ds01_spawner.core.units import format_hours, format_size, gpueq_of_units
 from ds01_spawner.errors import DS01Error, FieldProblem
+from ds01_spawner.hub.environment_choices import (
+    cards,
+    only_without_gpu,
+    preselected,
+    recommended,
+    spelled,
+    unavailable,
+)
 from ds01_spawner.hub.gpu_choices import gpu_choices, preselected_gpu
 from ds01_spawner.hub.line import Place, told_of_place
 from ds01_spawner.hub.own_environments import shown
 
-SPELLINGS = {"Pytorch": "PyTorch", "Tensorflow": "TensorFlow", "Mxnet": "MXNet", "ROCM": "ROCm"}
 # What a field of the options is called on the form, and the part of the form that it belongs to.
 LABELS = {
     "preset": ("Environment", "environment"),
@@ -80,7 +84,7 @@ def render(facts: Facts) -> str:
     """The HTML of the form."""
     offer = facts.offer
     chosen = _chosen(facts.chosen)
-    environment = _preselected(offer, chosen)
+    environment = preselected(offer, chosen)
     gpus = gpu_choices(
         offer, facts.snapshot, taken=facts.taken, aside=facts.aside, own_units=facts.own_units,
         shared=facts.shared,
@@ -95,20 +99,20 @@ def render(facts: Facts) -> str:
     return _templates.get_template("form.html").render(
         notices=notices,
         done=facts.done,
-        own=shown(facts.environments, offer, _spelled),
+        own=shown(facts.environments, offer, spelled),
         problems=problems,
         wrong={problem["part"]: problem["text"] for problem in reversed(problems)},
         more_open=any(problem["part"] in FOLDED for problem in problems)
         or any(key in chosen for key in FOLDED),
         presets=list(offer.presets.values()),
-        cards=_cards(offer, facts.snapshot),
-        unavailable=_unavailable(offer),
-        only_without_gpu=_only_without_gpu(offer),
+        cards=cards(offer, facts.snapshot),
+        unavailable=unavailable(offer),
+        only_without_gpu=only_without_gpu(offer),
         bundles=offer.bundles,
         gpus=gpus,
         gpu=gpu,
-        environment=environment or _recommended(offer),
-        recommended=_recommended(offer),
+        environment=environment or recommended(offer),
+        recommended=recommended(offer),
         chosen=chosen,
         limits=offer.limits,
         each=_each(facts),
@@ -116,7 +120,6 @@ def render(facts: Facts) -> str:
         place=told_of_place(facts.place) if facts.place else None,
         can_wait=facts.place is None and any(choice.waits for choice in gpus),
         several=len(facts.snapshot.architectures) > 1,
-        spelled=_spelled,
         format_size=format_size,
     )
 
@@ -156,35 +159,11 @@ def _bounded(saved: list[Any]) -> list[str]:
     return [text for text, end in zip(texts, ends, strict=True) if end <= MAX_LIST]
 
 
-def _value(choice: Choice) -> str:
-    return f"{choice.entry.framework}|{choice.entry.version}|{choice.architecture}"
-
-
-def _preselected(offer: Offer, chosen: Mapping[str, Any]) -> str | None:
-    """The value of the card of the options; None if it is not offered (any more)."""
-    if "preset" in chosen:
-        return f"preset:{chosen['preset']}" if chosen["preset"] in offer.presets else None
-    if "framework" not in chosen:
-        return None if set(chosen) & {"version", "architecture"} else _recommended(offer)
-    wanted = chosen.get("architecture")
-    for choice in choices(offer, chosen["framework"], (wanted,) if wanted else ()):
-        if chosen.get("version", LATEST) in (LATEST, choice.entry.version):
-            return _value(choice)
-    return None
-
-
-def _recommended(offer: Offer) -> str | None:
-    for preset in offer.presets.values():
-        if preset.recommended:
-            return f"preset:{preset.name}"
-    return next((_value(choices(offer, name)[0]) for name in frameworks(offer)), None)
-
-
 def _no_longer_offered(chosen: Mapping[str, Any]) -> str:
     what = chosen.get("preset") or " ".join(
         chosen[key] for key in ("framework", "version", "architecture") if key in chosen
     )
-    return f"{_spelled(what)} is not offered to you here; the recommended environment is selected."
+    return f"{spelled(what)} is not offered to you here; the recommended environment is selected."
 
 
 def _problem(problem: FieldProblem) -> dict[str, str]:
@@ -193,72 +172,6 @@ def _problem(problem: FieldProblem) -> dict[str, str]:
     allowed = f" Allowed: {', '.join(problem.allowed)}." if problem.allowed else ""
     text = f"{problem.problem}{allowed}"
     return {"label": label, "part": part, "text": text[:1].upper() + text[1:]}
-
-
-# --- what there is to choose -------------------------------------------------------------------
-
-
-def _spelled(text: str) -> str:
-    """A framework's name as its makers spell it; the catalog's own is what is posted."""
-    first, space, rest = text.partition(" ")
-    return f"{SPELLINGS.get(first, first)}{space}{rest}"
-
-
-def _cards(offer: Offer, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Each framework with its versions, in file order, the first one on the card.
-
-    On a host with devices of several architectures, one card for each: an image runs on one.
-    """
-    several = len(snapshot.architectures) > 1
-    groups = [(a,) for a in offer.architectures] if several else [offer.architectures]
-    cards = []
-    for framework in frameworks(offer):
-        of_one = ([c for c in choices(offer, framework, archs) if not c.why] for archs in groups)
-        for found in sorted(filter(None, of_one), key=lambda found: found[0].entry.line):
-            first, *others = map(_version, found)
-            made_for = _made_for(first["architecture"], snapshot)
-            cards.append({"first": first, "others": others, "made_for": made_for})
-    return cards
-
-
-def _version(choice: Choice) -> dict[str, str]:
-    return {
-        "value": _value(choice),
-        "architecture": choice.architecture,
-        "title": _spelled(f"{choice.entry.framework} {choice.entry.version}"),
-    }
-
-
-def _made_for(architecture: str, snapshot: Snapshot) -> str:
-    names = dict.fromkeys(d.name for d in snapshot.devices if d.architecture == architecture)
-    return f"for {', '.join(names)}" if names else architecture
-
-
-def _unavailable(offer: Offer) -> list[dict[str, Any]]:
-    """The entries that are not for this host, grouped by the reason."""
-    reasons: dict[str, dict[str, None]] = {}
-    for entry in offer.catalog.entries:
-        why = why_unavailable(entry, offer.architectures)
-        if why:
-            name = f"{entry.framework} {entry.version}"
-            reasons.setdefault(_reason(why, name), {})[_spelled(name)] = None
-    return [{"why": why, "entries": [*entries]} for why, entries in reasons.items()]
-
-
-def _only_without_gpu(offer: Offer) -> list[dict[str, Any]]:
-    """The choices that no device here runs, grouped by the reason."""
-    reasons: dict[str, list[dict[str, str]]] = {}
-    for choice in (c for framework in frameworks(offer) for c in choices(offer, framework)):
-        if choice.why:
-            name = f"{choice.entry.framework} {choice.entry.version}"
-            reasons.setdefault(_reason(choice.why, name), []).append(_version(choice))
-    return [{"why": why, "versions": versions} for why, versions in reasons.items()]
-
-
-def _reason(why: str, name: str) -> str:
-    """A sentence that begins with an entry's name, as it is told of several."""
-    reason = why.removeprefix(f"{name} ").removeprefix("is ")
-    return reason[:1].upper() + reason[1:]
 
 
 # --- what the user may have --------------------------------------------------------------------

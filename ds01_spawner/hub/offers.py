@@ -62,7 +62,8 @@ def offer_of(
     architectures = snapshot.architectures
     if not architectures or not snapshot.known:  # a driver that hangs takes no image away
         architectures += tuple(settings.architectures) or CUDA_ARCHITECTURES
-    here, barred = on_host(catalog, policy.runs_on, snapshot)
+    rows = catalog.with_rows(policy.images_of(limits.user, groups))
+    here, barred = on_host(rows, policy.runs_on, snapshot)
     return Offer(
         catalog=here,
         architectures=tuple(dict.fromkeys(architectures)),

@@ -202,6 +202,7 @@ def container_plan(
         recipe=image.digest,
         project=request.project,
         created_at=grant.since,
+        custom=request.entry.custom,
         devices=grant.devices,
         way=way_of(grant.devices, simulated=settings.simulated, nvidia=nvidia),
         slots=grant.slots,

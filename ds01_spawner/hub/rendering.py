@@ -11,7 +11,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from jupyterhub.app import JupyterHub
 from jupyterhub.objects import Hub, Server
+from jupyterhub.utils import url_escape_path
 from traitlets.config import Config
 
 from ds01_spawner.core.container import create_body
@@ -73,10 +75,19 @@ async def render(
 
 def _spawner(config: Config, user: str) -> DS01Spawner:
     """A spawner as the hub would make it, as far as its settings go."""
-    account = SimpleNamespace(name=user, escaped_name=user, url=f"/user/{user}/", groups=[])
+    escaped = url_escape_path(user)
+    url = f"{_base_url(config)}user/{escaped}/"
+    account = SimpleNamespace(name=user, escaped_name=escaped, url=url, groups=[])
     spawner = DS01Spawner(config=config, user=account, hub=Hub(), api_token=TOKEN)
     spawner._server = Server(base_url=account.url)  # as with the hub's own, of its database
     return spawner
+
+
+def _base_url(config: Config) -> str:
+    """Below which the hub will serve: a setting of its own, or the path of its address."""
+    hub = config.JupyterHub
+    told = {key: hub[key] for key in ("bind_url", "base_url") if key in hub}
+    return str(JupyterHub(config=Config(JupyterHub=told)).base_url)
 
 
 def _grant(request: Request, snapshot: Snapshot, exempted: Exempt) -> planning.Grant:

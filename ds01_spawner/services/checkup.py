@@ -17,8 +17,9 @@ from ds01_spawner.core.build_gate import ISOLATED
 from ds01_spawner.core.checks import Check, judged
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.core.runs import of_other_maker
-from ds01_spawner.errors import DS01Error
+from ds01_spawner.errors import BaseImageRefused, DS01Error
 from ds01_spawner.services import wiring
+from ds01_spawner.services.base_images import BaseImages
 from ds01_spawner.services.buildkit import COMMAND
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused
 from ds01_spawner.services.injection import proven
@@ -67,7 +68,9 @@ def policy(settings: Settings) -> Check:
 
 def _without_effect(settings: Settings, used: Policy) -> tuple[str, ...]:
     try:
-        return of_other_maker(wiring.catalog_file(settings).current(), used.runs_on)
+        rows = wiring.catalog_file(settings).current()
+        rows = rows.with_rows(image.entry for image in used.images.values())
+        return of_other_maker(rows, used.runs_on)
     except DS01Error:
         return ()  # the finding on the catalog tells it
 
@@ -133,6 +136,9 @@ async def _of_engine(engine: Engine, settings: Settings) -> AsyncIterator[Check]
     yield await network(engine, settings)
     yield checks.builder(settings.builder, shutil.which(COMMAND))
     yield await build_network(engine, settings)
+    of_policy = await custom_images(engine, settings)
+    if of_policy is not None:
+        yield of_policy
     inventory = wiring.inventory(settings)
     try:
         snapshot = await inventory.snapshot()
@@ -156,6 +162,26 @@ async def network(engine: Engine, settings: Settings) -> Check:
     local = settings.engine_url.startswith("unix://")
     routes = checks.routes_of(_text(ROUTES)) if local else []
     return checks.network(settings.network, settings.network_subnet, problem, routes)
+
+
+async def custom_images(engine: Engine, settings: Settings) -> Check | None:
+    """Whether the policy's own images are here and can be used; None: it has none."""
+    try:
+        images = wiring.policy_file(settings).current().images
+        rows = wiring.catalog_file(settings).current()
+    except DS01Error:
+        return None  # the findings on these files tell it
+    bases = BaseImages(engine, settings.image_map)
+    states, wrong = {}, {}
+    for name, image in images.items():
+        if rows.hides(image.entry):
+            wrong[name] = "a row of the catalog has this framework and version, and comes first"
+        try:
+            found = await bases.find(image.entry.image)
+            states[name] = "is here" if found else "is fetched at its first start"
+        except BaseImageRefused as refused:
+            states[name], wrong[name] = "is here", refused.message
+    return checks.custom_images(states, wrong) if images else None
 
 
 async def build_network(engine: Engine, settings: Settings) -> Check:

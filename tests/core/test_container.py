@@ -165,6 +165,17 @@ def test_labels(label: str, value: str) -> None:
     assert create_body(plan)["Labels"][label] == value
 
 
+def test_only_an_image_that_is_not_the_catalogs_is_labelled_as_custom() -> None:
+    names = ("ds01.image", "ds01.custom_image", "aime.mlc.CUSTOM_IMAGE", "ds01.framework")
+    told = create_body(PLAN)["Labels"]
+    assert [told[n] for n in names] == ["aimehub/pytorch", "", "", "Pytorch-2.8.0"]
+    plan = replace(
+        PLAN, custom=True, catalog_image="lab/genomics:1", framework="custom", version="genomics"
+    )
+    told = create_body(plan)["Labels"]
+    assert [told[n] for n in names] == [*["lab/genomics:1"] * 3, "custom-genomics"]
+
+
 def test_aime_labels_have_no_commas() -> None:
     body = create_body(gpus("GPU-1", "GPU-2", user="a,b", slots=("1", "2")))
     aime = {k: v for k, v in body["Labels"].items() if k.startswith("aime.")}

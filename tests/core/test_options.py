@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01_spawner.core.catalog import CatalogEntry
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
@@ -16,7 +17,7 @@ from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.policy import Preset
 from ds01_spawner.core.runs import Needs, RunsOn, on_host, runs
 from ds01_spawner.core.sharing import Sharing
-from ds01_spawner.errors import OptionsRefused
+from ds01_spawner.errors import FieldProblem, OptionsRefused
 
 GIB = 1 << 30
 CATALOG = parse_catalog(
@@ -165,6 +166,60 @@ def test_refused(options: object, field: str, told: str) -> None:
         parse(options, OFFER)
     problems = {p.field: str(p) for p in refused.value.problems}
     assert told in problems[field]
+
+
+# --- images of the admin's own ------------------------------------------------------------------
+
+GENOMICS = CatalogEntry("custom", "genomics", ("CUDA_ADA", "ROCM6"), "lab/genomics:1", 3, "Genes")
+TUNED = CatalogEntry("Pytorch", "tuned", ("CUDA_ADA",), "lab/tuned:1", 4, "Tuned")
+AMPERE = CatalogEntry("custom", "ampere", ("CUDA_AMPERE",), "lab/ampere:1", 5, "For <A100>")
+OWN = replace(OFFER, catalog=CATALOG.with_rows([GENOMICS, TUNED, AMPERE]))
+
+
+@pytest.mark.parametrize(
+    ("options", "image"),
+    [
+        ({"framework": "custom", "version": "genomics"}, "lab/genomics:1"),
+        ({"framework": "custom", "version": "genomics", "gpus": 1, "pip": ["rich"]},
+         "lab/genomics:1"),
+        ({"framework": "Pytorch", "version": "tuned"}, "lab/tuned:1"),
+        # without one that is named, as without custom images
+        ({}, "aimehub/pytorch-2.8.0-aime"),
+        ({"framework": "Pytorch"}, "aimehub/pytorch-2.8.0-aime"),
+    ],
+)  # fmt: skip
+def test_a_custom_image_is_chosen_by_its_name(options: dict[str, object], image: str) -> None:
+    assert parse(options, OWN).entry.image == image
+
+
+@pytest.mark.parametrize("name", ["genomics", "nonsense"])
+def test_a_custom_image_of_others_is_refused_as_one_that_is_not_there(name: str) -> None:
+    def refusal(options: dict[str, object], offer: Offer) -> FieldProblem:
+        with pytest.raises(OptionsRefused) as caught:
+            parse(options, offer)
+        (problem,) = caught.value.problems
+        return problem
+
+    options: dict[str, object] = {"framework": "custom", "version": name}
+    told = refusal(options, OFFER)
+    assert (told.field, told.problem) == ("framework", "'custom' is not in the catalog.")
+    assert told.allowed == ("Pytorch", "Tensorflow")
+    one = replace(OFFER, catalog=CATALOG.with_rows([replace(GENOMICS, version="mine")]))
+    told = refusal(options, one)
+    assert (told.field, told.problem) == ("version", f"'{name}' of custom is not offered here.")
+    assert told.allowed == ("latest", "mine")
+
+
+def test_a_custom_image_that_is_not_for_this_host_is_told_by_its_title() -> None:
+    with pytest.raises(OptionsRefused, match="For <A100> is made for CUDA_AMPERE"):
+        parse({"framework": "custom", "version": "ampere"}, OWN)
+
+
+def test_a_row_of_the_catalog_is_not_replaced_by_a_custom_image() -> None:
+    rows = CATALOG.with_rows([replace(TUNED, version="2.6.0")])
+    asked = {"framework": "Pytorch", "version": "2.6.0"}
+    assert parse(asked, replace(OFFER, catalog=rows)).entry.image == "aimehub/pytorch-2.6.0"
+    assert rows.entries[: len(CATALOG.entries)] == CATALOG.entries
 
 
 def test_all_wrong_fields_are_told_at_once() -> None:

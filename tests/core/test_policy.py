@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01_spawner.core.architectures import ARCHITECTURES, CUDA_ARCHITECTURES
 from ds01_spawner.core.bundles import BUNDLES
+from ds01_spawner.core.catalog import CatalogEntry
 from ds01_spawner.core.options import KEYS
 from ds01_spawner.core.packages import pip_requirement
-from ds01_spawner.core.policy import NO_GROUP, PackageRules, Policy, parse
+from ds01_spawner.core.policy import NO_GROUP, CustomImage, PackageRules, Policy, parse
 from ds01_spawner.core.policy_schema import PresetPart
 from ds01_spawner.core.runs import RunsOn
 from ds01_spawner.core.sharing import Sharing
@@ -298,6 +300,54 @@ def test_an_empty_mapping_is_told() -> None:
          ""),
         ("runs_on: {a: {architectures: []}}", "p:1: runs_on.a.architectures", "is empty.", ""),
         ("runs_on: {a: any, a: any}", "p:1: runs_on.a", "is here twice", "Delete one"),
+        # images of the admin's own
+        ("images: [a]", "p:1: images", "is a list, not a mapping.", ""),
+        ("images: {x: lab/x}", "p:1: images.x", "is 'lab/x', not a mapping.", "`key: value`"),
+        ("images: {x: {title: T}}", "p:1: images.x.image", "is missing.", ""),
+        ("images: {x: {image: lab/x}}", "p:1: images.x.title", "is missing.", ""),
+        ("images: {x: {image: lab/x, title: ''}}", "p:1: images.x.title", "is empty.", ""),
+        ("images: {a b: {image: lab/x, title: T}}", "p:1: images.a b",
+         "is not a name for an image.", "letters, digits"),
+        ("images: {latest: {image: lab/x, title: T}}", "p:1: images.latest",
+         "is not a name for an image.", "latest stands for the first"),
+        ("images: {'a|b': {image: lab/x, title: T}}", "p:1: images.a|b", "is not a name", ""),
+        ("images: {x: {image: Lab/X, title: T}}", "p:1: images.x.image",
+         "'Lab/X' is not the name of an image.", "with its tag or digest"),
+        ("images: {x: {image: 'lab/x:1 --privileged', title: T}}", "p:1: images.x.image",
+         "'lab/x:1 --privileged' is not the name of", ""),
+        ("images: {x: {image: 'lab/x@sha256:12', title: T}}", "p:1: images.x.image",
+         "'lab/x@sha256:12' is not the name of", ""),
+        ("images: {x: {image: 'https://lab/x', title: T}}", "p:1: images.x.image",
+         "'https://lab/x' is not the name of", ""),
+        ("images: {x: {image: [lab/x], title: T}}", "p:1: images.x.image", "a list is not text.",
+         ""),
+        ("images: {x: {image: lab/x, title: T, framework: PyTorch}}", "p:1: images.x.framework",
+         "'PyTorch' is not a framework that an image can be", "Did you mean Pytorch?"),
+        ("images: {x: {image: lab/x, title: T, framework: ''}}", "p:1: images.x.framework",
+         "'' is not a framework", "Jax, Mxnet, Pytorch, Tensorflow"),
+        ("images: {x: {image: lab/x, title: T, architectures: [CUDA_ADAA]}}",
+         "p:1: images.x.architectures.0", "is not a known architecture.", "mean CUDA_ADA?"),
+        ("images: {x: {image: lab/x, title: T, architectures: []}}",
+         "p:1: images.x.architectures", "is empty.", ""),
+        ("images: {x: {image: lab/x, title: T, group: [a]}}", "p:1: images.x.group",
+         "is not a known key.", "Did you mean groups?"),
+        ("images: {x: {image: lab/x, title: T, groups: bio}}", "p:1: images.x.groups",
+         "'bio' is not a list.", ""),
+        ("images:\n  x: {image: lab/x, title: T}\n  x: {image: lab/y, title: T}", "p:3: images.x",
+         "is here twice, first in line 2.", ""),
+        ("image: {}", "p:1: image", "is not a known section.", "Did you mean images?"),
+        ("presets: {p: {title: T, framework: custom}}", "p:1: presets.p.version",
+         "'latest' is not a custom image of this file.", "Known here: none."),
+        ("images: {gene: {image: lab/x, title: T}}\n"
+         "presets: {p: {title: T, framework: custom, version: genes}}", "p:2: presets.p.version",
+         "'genes' is not a custom image of this file.", "Did you mean gene?"),
+        ("images: {gene: {image: lab/x, title: T, framework: Jax}}\n"
+         "presets: {p: {title: T, framework: custom, version: gene}}", "p:2: presets.p.version",
+         "'gene' is not a custom image of this file.", ""),
+        # one mistake: the preset's image is there
+        ("images: {gene: {image: lab/x}}\n"
+         "presets: {p: {title: T, framework: custom, version: gene}}", "p:1: images.gene.title",
+         "is missing.", ""),
         # seats
         ("sharing: {}", "p:1: sharing.seats", "is missing.", ""),
         ("sharing: 8", "p:1: sharing", "is 8, not a mapping.", ""),
@@ -385,7 +435,7 @@ tree = st.recursive(
         st.dictionaries(
             st.sampled_from(
                 ["members", "memory", "max_cpus", "aggregate", "title", "framework", "pip",
-                 "allow", "gpus", "cpus", "x", "max_runtime", "version", "groups"]
+                 "allow", "gpus", "cpus", "x", "max_runtime", "version", "groups", "image"]
             ),
             inner,
             max_size=4,
@@ -399,7 +449,7 @@ tree = st.recursive(
     st.dictionaries(
         st.sampled_from(
             ["defaults", "groups", "user_overrides", "presets", "bundles", "packages",
-             "default_group", "policies", "runs_on", "sharing"]
+             "default_group", "policies", "runs_on", "sharing", "images"]
         ),
         st.one_of(tree, st.dictionaries(st.text(max_size=4), tree, max_size=3)),
         max_size=4,
@@ -632,6 +682,68 @@ def test_the_bundles_of_ds01_are_there() -> None:
 def test_what_a_preset_may_open_is_what_options_have() -> None:
     (choices,) = PresetPart.model_fields["allow"].annotation.__args__  # type: ignore[union-attr]
     assert set(choices.__args__) == set(KEYS) - {"v", "preset"}
+
+
+IMAGES = """\
+groups: {bio: {members: [eve]}}
+images:
+  genomics-2026:
+    image: registry.example.org:5000/lab/genomics@sha256:%s
+    title: Genomics 2026
+    description: With the tools of the course
+    framework: Pytorch
+    architectures: [CUDA_ADA, CUDA_ADA]
+    groups: [bio, lecturers]
+  2.10: {image: lab/stats, title: 10}
+  cuda: {image: "lab/x:1-cuda12.4", title: X, groups: []}
+presets:
+  week1: {title: Week 1, framework: Pytorch, version: genomics-2026}
+  week2: {title: Week 2, framework: custom, version: 2.10}
+  week3: {title: Week 3, framework: Pytorch, version: 2.8.0}
+"""
+
+
+def test_a_custom_image_is_a_row_beside_the_catalogs() -> None:
+    digest = "a" * 64
+    policy = parse(IMAGES % digest)
+    assert list(policy.images.items()) == [
+        ("genomics-2026", CustomImage(
+            CatalogEntry(
+                "Pytorch", "genomics-2026", ("CUDA_ADA",),
+                f"registry.example.org:5000/lab/genomics@sha256:{digest}", 3,
+                "Genomics 2026", "With the tools of the course",
+            ),
+            ("bio", "lecturers"),
+        )),
+        # Nothing said of the devices: whichever there are.
+        ("2.10", CustomImage(
+            CatalogEntry("custom", "2.10", ARCHITECTURES, "lab/stats", 10, "10"), None
+        )),
+        ("cuda", CustomImage(
+            CatalogEntry("custom", "cuda", CUDA_ARCHITECTURES, "lab/x:1-cuda12.4", 11, "X"), ()
+        )),
+    ]  # fmt: skip
+    assert parse("images:").images == Policy().images == {}
+    told = [n for n in policy.notices if "lecturers" in n.problem]
+    assert [n.where for n in told] == ["policy:9: images.genomics-2026.groups.1"]
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "images", "presets"),
+    [
+        ("bob", (), ["2.10"], ["week2", "week3"]),
+        ("eve", (), ["genomics-2026", "2.10"], ["week1", "week2", "week3"]),
+        # a group that only JupyterHub has, beside another that the file has first
+        ("bob", ("x", "lecturers"), ["genomics-2026", "2.10"], ["week1", "week2", "week3"]),
+        ("bob", ("genomics-2026",), ["2.10"], ["week2", "week3"]),
+    ],
+)
+def test_who_may_have_a_custom_image(
+    user: str, groups: tuple[str, ...], images: list[str], presets: list[str]
+) -> None:
+    policy = parse(IMAGES % ("a" * 64))
+    assert [entry.version for entry in policy.images_of(user, groups)] == images
+    assert list(policy.presets_of(user, groups)) == presets
 
 
 def test_the_files_bundles_add_and_replace() -> None:

@@ -312,6 +312,15 @@ def test_the_rules_are_applied() -> None:
     assert shown(host(V100), NEW, **rules) == ["3.0 CUDA CUDA_ADA"]
 
 
+def test_a_custom_image_is_judged_as_a_row_and_told_by_its_title() -> None:
+    own = CatalogEntry("custom", "genes", ("CUDA", "CUDA_ADA"), "lab/x-cuda13.0", 1, "Genes")
+    rows = CATALOG.with_rows([own])
+    left, (barred,) = on_host(rows, {}, host(V100))
+    assert [e.architectures for e in left.entries] == []
+    assert barred.why.startswith("Genes needs a GPU of compute capability 7.5 or higher")
+    assert on_host(rows, {"custom/genes": RunsOn(anything=True)}, host(V100))[1] == ()
+
+
 @pytest.mark.parametrize(
     ("architecture", "device"),
     [("CUDA", T4), ("CUDA_AMPERE", A100), ("CUDA_AMPERE", A40), ("CUDA_ADA", L40),

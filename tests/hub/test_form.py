@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ds01_spawner.core.catalog import CatalogEntry
 from ds01_spawner.core.catalog import parse as parse_catalog
 from ds01_spawner.core.devices import Snapshot
 from ds01_spawner.core.limits import Limits
@@ -221,6 +222,81 @@ async def test_what_the_form_preselects_is_what_the_options_mean(options: dict[s
     assert shown(seen).checked("environment") == [
         f"{request.entry.framework}|{request.entry.version}|{request.architecture}"
     ]
+
+
+# --- images of the admin's own ------------------------------------------------------------------
+
+OWN = (
+    CatalogEntry(
+        "custom", "genes", ("CUDA_AMPERE", "CUDA_ADA"), "lab/genes", 9, "Genes <1>", "A&B"
+    ),
+    CatalogEntry("custom", "stats", ("CUDA_AMPERE",), "lab/stats", 12, "Statistics"),
+    CatalogEntry("Pytorch", "tuned", ("CUDA_AMPERE",), "lab/tuned", 5, "Tuned"),
+    CatalogEntry("custom", "ada", ("CUDA_ADA",), "lab/ada", 15, "Only Ada"),
+)
+
+
+async def with_own(gpus: str = "2xA100-40GB", **more: Any) -> Facts:
+    seen = await facts(gpus, **more)
+    rows = seen.offer.catalog.with_rows(OWN)
+    return replace(seen, offer=replace(seen.offer, catalog=rows))
+
+
+async def test_a_custom_image_has_a_card_of_its_own_with_its_title() -> None:
+    form = shown(await with_own())
+    assert form.values("environment") == [
+        "Pytorch|2.7.1|CUDA_AMPERE",
+        "Pytorch|2.6.0|CUDA_AMPERE",
+        "Pytorch|tuned|CUDA_AMPERE",
+        "Tensorflow|2.14.0|CUDA_AMPERE",
+        "custom|genes|CUDA_AMPERE",
+        "custom|stats|CUDA_AMPERE",
+    ]
+    assert form.checked("environment") == ["Pytorch|2.7.1|CUDA_AMPERE"]
+    assert "<b>Genes &lt;1&gt;</b>" in form.html
+    assert "<small>A&amp;B</small><small>for NVIDIA A100-SXM4-40GB</small>" in form.html
+    assert form.html.count("other version") == 1  # PyTorch's 2.6.0
+    assert "PyTorch 2.8.0, Only Ada" in form.words
+    for name in ("lab/", "registry"):
+        assert name not in form.html
+
+
+async def test_a_custom_image_for_several_architectures_has_a_card_for_each_device() -> None:
+    form = shown(await with_own("1xA100-40GB,1xH100-80GB"))
+    own = [value for value in form.values("environment") if value.startswith("custom")]
+    assert own == [
+        "custom|genes|CUDA_AMPERE", "custom|genes|CUDA_ADA", "custom|stats|CUDA_AMPERE",
+        "custom|ada|CUDA_ADA",
+    ]  # fmt: skip
+    assert "other" not in form.html.partition("Genes")[2].partition("Statistics")[0]
+
+
+async def test_a_custom_image_where_no_device_is_tells_its_architectures() -> None:
+    seen = await with_own()
+    offer = replace(seen.offer, architectures=("CUDA_AMPERE", "CUDA_ADA"), has_gpus=False)
+    html = render(replace(seen, offer=offer, snapshot=Snapshot()))
+    assert "<summary><small>1 other GPU architecture</small></summary>" in html
+
+
+@pytest.mark.parametrize(
+    ("chosen", "value"),
+    [
+        ({"framework": "custom", "version": "stats"}, "custom|stats|CUDA_AMPERE"),
+        ({"framework": "Pytorch", "version": "tuned"}, "Pytorch|tuned|CUDA_AMPERE"),
+    ],
+)
+async def test_a_custom_image_that_was_chosen_is_what_would_be_posted_again(
+    chosen: dict[str, Any], value: str
+) -> None:
+    seen = await with_own(chosen=chosen)
+    form = shown(seen)
+    assert form.checked("environment") == [value]
+    posted = from_form(form.posted())
+    assert chosen.items() <= posted.items()
+    assert parse(posted, seen.offer).entry.version == chosen["version"]
+    gone = shown(await facts(chosen=chosen))
+    name = "Custom stats" if chosen["framework"] == "custom" else "PyTorch tuned"
+    assert f"{name} is not offered to you here" in gone.words
 
 
 # --- what is shut, and why ------------------------------------------------------------------------
@@ -442,7 +518,12 @@ async def test_nothing_of_a_user_or_an_admin_becomes_html() -> None:
         notices=(NASTY,),
     )
     preset = Preset(name=NASTY, title=NASTY, description=NASTY, framework="Pytorch")
-    offer = replace(seen.offer, presets={NASTY: preset}, bundles={NASTY: (NASTY,)})
+    own = [
+        CatalogEntry("custom", name, (architecture,), "a/b", 1, NASTY, NASTY)
+        for name, architecture in (("x", "CUDA_AMPERE"), ("y", "CUDA_ADA"))
+    ]
+    rows = seen.offer.catalog.with_rows(own)
+    offer = replace(seen.offer, catalog=rows, presets={NASTY: preset}, bundles={NASTY: (NASTY,)})
     clean, nasty = shown(await facts()), shown(replace(seen, offer=offer))
     assert "script" not in nasty.tags
     assert set(nasty.tags) - set(clean.tags) <= {"strong", "ul", "li", "a", "p"}

@@ -13,6 +13,7 @@ from traitlets.config import Config
 
 from ds01_spawner.cli.main import main
 from ds01_spawner.core.sharing import label
+from ds01_spawner.errors import OptionsRefused
 from ds01_spawner.hub.rendering import DEVICE, HUB, LEASE, TOKEN, UID, render
 from tests.hub.world import World
 
@@ -23,6 +24,13 @@ exemptions:
   exempt_from: [max_runtime_h, idle_timeout_h]
   expires_on: 2999-12-31
   reason: a test
+images:
+  stats:
+    image: lab/stats:1
+    title: Statistics
+    architectures: [CUDA_AMPERE]
+    groups: [staff]
+groups: {staff: {members: [lecturer]}}
 """
 
 
@@ -98,6 +106,20 @@ async def test_the_real_body_of_who_is_exempt_is_equal(world: World, config: Con
     labels = world.created("excused")["Labels"]
     assert labels["ds01.exempt_until"] == "3000-01-01T00:00:00+00:00"
     assert labels["ds01.exempt_idle_until"] == "3000-01-01T00:00:00+00:00"
+
+
+async def test_the_real_body_of_a_custom_image_is_equal_and_of_members_alone(
+    world: World, user: str, config: Config
+) -> None:
+    await world.api("POST", "users/lecturer")
+    options = {"framework": "custom", "version": "stats", "gpus": 1, "gpu": "full"}
+    await check_equal(world, "lecturer", config, options)
+    assert world.created("lecturer")["Labels"]["ds01.custom_image"] == "lab/stats:1"
+    assert (await render(config, user, ("staff",), options))["container"]["Labels"][
+        "ds01.framework"
+    ] == "custom-stats"
+    with pytest.raises(OptionsRefused, match="'custom' is not in the catalog"):
+        await render(config, user, (), options)
 
 
 async def check_equal(world: World, user: str, config: Config, options: dict[str, Any]) -> None:

@@ -245,6 +245,29 @@ def test_policy_explain_tells_exemptions_and_where_they_are_written(run: Any, he
     assert "exemptions" not in run("policy explain --file exempt.yaml --user bob --json").json
 
 
+IMAGES = """\
+groups: {bio: {members: [eve]}}
+images:
+  genomics: {image: lab/genomics, title: G, groups: [bio]}
+  stats: {image: lab/stats, title: S, groups: [r-users]}
+"""
+
+
+def test_policy_tells_of_custom_images_and_who_may_have_them(run: Any, here: Path) -> None:
+    (here / "images.yaml").write_text(IMAGES)
+    told = run("policy check images.yaml --json").json
+    assert told["images"] == ["genomics", "stats"]
+    assert "2 custom images" in run("policy check images.yaml").out
+    for user, more, theirs in (
+        ("eve", "", ["genomics"]),
+        ("bob", "", []),
+        ("bob", "--group r-users", ["stats"]),
+    ):
+        line = f"policy explain --file images.yaml --user {user} {more} --no-host"
+        assert run(f"{line} --json").json["images"] == theirs
+        assert run(line).out.endswith(f"custom images: {', '.join(theirs) or 'none'}\n")
+
+
 # --- configuration, errors, exit codes -----------------------------------------------------------
 
 

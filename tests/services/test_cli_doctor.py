@@ -194,6 +194,34 @@ def test_an_engine_that_is_away_hides_none_of_the_rest(doctor: Doctor, engine: H
     assert "does not answer" in checks["engine"]["detail"]
 
 
+IMAGES = """\
+images:
+  here: {image: "lab/here:1", title: H}
+  away: {image: "lab/away:1", title: A}
+  loads: {image: "lab/loads:1", title: L}
+  "2.8.0": {image: "lab/here:1", title: T, framework: Pytorch}
+"""
+
+
+def test_custom_images_are_looked_at(doctor: Doctor, engine: Host, tmp_path: Path) -> None:
+    (tmp_path / "images.yaml").write_text(IMAGES.partition("  loads")[0])
+    (tmp_path / "full.repo").write_text("Pytorch, 2.8.0, [CUDA_ADA], aimehub/pytorch\n")
+    files = {"policy_file": f"{tmp_path}/images.yaml", "catalog_file": f"{tmp_path}/full.repo"}
+    engine.add_image("lab/here:1")
+    engine.add_image("lab/loads:1", env=["LD_PRELOAD=/x.so"])
+    code, checks = doctor(**files)
+    assert code == 0
+    told = checks["custom images"]["detail"]
+    assert told == "here is here, away is fetched at its first start"
+    (tmp_path / "images.yaml").write_text(IMAGES)
+    code, checks = doctor(**files)
+    assert code == 1
+    told = checks["custom images"]["detail"]
+    assert "loads: The image lab/loads:1 cannot be used: it sets LD_PRELOAD" in told
+    assert "2.8.0: a row of the catalog has this framework and version" in told
+    assert not engine.made("pull")
+
+
 def test_what_builds_reach_is_told(doctor: Doctor, engine: Host) -> None:
     _, checks = doctor(build_hosts=["files.example.org:8443"])
     assert checks["build network"]["ok"]

@@ -61,7 +61,12 @@ class Images:
     def __init__(
         self, engine: Engine, settings: Settings, in_ledger: InLedger | None = None
     ) -> None:
-        self._bases = BaseImages(engine, settings.image_map)
+        self._bases = BaseImages(
+            engine,
+            settings.image_map,
+            wiring.registry_logins(settings),
+            timeout_s=settings.pull_timeout,
+        )
         self._site = wiring.build_site(settings)
         self._network = wiring.build_network(engine, settings, self._site)
         self._builder = Builder(

@@ -13,7 +13,7 @@ from ds01_spawner.core.slugs import image_repository
 
 # To be raised when images/derived, images/common or the Dockerfile changes what an image has in
 # it: a test compares the files with what they were at this version.
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 # The module whose import says that a Python is the framework's own (names as in the catalog).
 _MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "mxnet": "mxnet", "jax": "jax"}
 

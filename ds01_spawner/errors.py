@@ -609,6 +609,21 @@ class NoDiskSpace(DS01Error):
         )
 
 
+class DiskFull(DS01Error):
+    """The engine could not write, for there is no room left."""
+
+    code = "disk_full"
+    status = 503
+    reason = "capacity"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            "Your environment was not built: this server's disk is full.",
+            "Your files are safe. Tell the administrator, who can make room, or try again later.",
+            detail=detail,
+        )
+
+
 class NameTaken(DS01Error):
     """A container that is not this hub's has the name."""
 

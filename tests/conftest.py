@@ -171,11 +171,16 @@ class EngineProcess:
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
 
 
+@pytest.fixture(scope="session")
+def bench_folder() -> Path:
+    """Where the tests' engine has its sockets and logs."""
+    return Path(_of_bench("DS01_TEST_BENCH", "the tests' own Docker engine"))
+
+
 @pytest.fixture
-def engine_process(engine_url: str) -> Iterator[EngineProcess]:
+def engine_process(engine_url: str, bench_folder: Path) -> Iterator[EngineProcess]:
     """The daemon of the tests' engine; it is running again after the test."""
-    folder = Path(_of_bench("DS01_TEST_BENCH", "the tests' own Docker engine"))
-    process = EngineProcess(engine_url, folder)
+    process = EngineProcess(engine_url, bench_folder)
     yield process
     process.start()
 

@@ -20,9 +20,16 @@ _CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verif|confirmi
 _NETWORK = re.compile(
     r"Retry\(total=0|Temporary failure (in name resolution|resolving)|Could not resolve|"
     r"Network is unreachable|Failed to establish a new connection|Read timed out|"
-    r"Connection (refused|reset|timed out)|Proxy ?Error|HTTP error 5\d\d|Hash Sum mismatch",
+    r"Connection (refused|reset|timed out)|Proxy ?Error|HTTP error 5\d\d|Hash Sum mismatch|"
+    r"too many 5\d\d error responses",
     re.IGNORECASE,
 )
+_PART = re.compile(
+    r"^error: incomplete-download|^(?:ERROR: |\S*exceptions\.).*(?:IncompleteRead|ProtocolError)",
+    re.MULTILINE,
+)
+_NO_PACKAGE = re.compile(r"^ERROR: Wheel '\S+' located at \S+ is invalid|BadZipFile", re.MULTILINE)
+_FETCHED = re.compile(r"Downloading (?:\S*/)?([\w.+-]+\.(?:whl|tar\.gz|zip))\b")
 # The words of the gate of builds (images/gate), as pip passes them on, and as anybody does.
 _NOT_ALLOWED = re.compile(
     r"(?:Tunnel connection failed: 403|403 Client Error:) builds may not reach ([\w.:-]+)"
@@ -100,14 +107,19 @@ def clean(line: str) -> str:
     return shown if len(shown) <= MAX_LINE else shown[:MAX_LINE] + "…"
 
 
+def is_disk_full(text: str) -> bool:
+    """Whether it says that there is no room left on a disk."""
+    return _DISK.search(text) is not None
+
+
 def explain(lines: Sequence[str], message: str, code: int | None) -> str:
     """Why a build failed, as a sentence: its last lines, the engine's message, the exit code."""
     text = "\n".join(lines)
     if code == KILLED or _MEMORY.search(text):
         return "it needed more memory than a build may use; try with fewer packages."
-    if _DISK.search(text) or _DISK.search(message):
+    if is_disk_full(text) or is_disk_full(message):
         return "this server's disk is full; the administrator can make room."
-    for look in (_own_words, _network, _hashes, _conflict, _build, _unsatisfied, _apt):
+    for look in (_own_words, _hashes, _broken, _network, _conflict, _build, _unsatisfied, _apt):
         why = look(text)
         if why:
             return why
@@ -118,6 +130,19 @@ def explain(lines: Sequence[str], message: str, code: int | None) -> str:
 def _own_words(text: str) -> str:
     found = _OWN.findall(text)
     return clean(found[-1]) if found else ""
+
+
+def _broken(text: str) -> str:
+    """What came from the index, and is not what it should be."""
+    file = clean((_FETCHED.findall(text) or ["a package"])[-1])
+    if _PART.search(text):
+        return f"only a part of {file} came from the package index; try again in a few minutes."
+    if _NO_PACKAGE.search(text):
+        return (
+            f"what the package index gave as {file} is no package; the administrator can look what "
+            "it is."
+        )
+    return ""
 
 
 def _network(text: str) -> str:

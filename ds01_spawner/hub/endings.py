@@ -56,6 +56,15 @@ class Ending:
         return f"The time of your server{name} is over {when}. Save your work; your files are kept."
 
 
+def broken_off(server: str) -> str:
+    """What to tell of a start that ended with the hub's process."""
+    name = f" {server}" if server else ""
+    return (
+        f"The last start of your server{name} was broken off, because the hub was restarted. Start "
+        "it again: what was built of your environment by then is used."
+    )
+
+
 def ending_of(lease: Lease, now: datetime, settings: Settings) -> Ending | None:
     """What to tell of a server's end; None while it is far."""
     end = lease.end

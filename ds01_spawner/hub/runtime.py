@@ -86,6 +86,8 @@ class Runtime:
         )
         self.start_slots = asyncio.Semaphore(settings.start_concurrency or os.cpu_count() or 1)
         self.servers: dict[tuple[str, str], DS01Spawner] = {}  # those that the hub has running
+        # Starts that an earlier hub process began and nobody ended, for their users.
+        self.broken_off: dict[tuple[str, str], str] = {}
         self.watch = Watch(self)
         self.line = HubLine(self)
         # What was posted last and is shown again: the server, its options, what is wrong with them.

@@ -16,7 +16,7 @@ from ds01_spawner.core.container import Mount
 from ds01_spawner.core.server_image import SERVER_COMMAND
 from ds01_spawner.errors import DS01Error, LedgerBusy, RenameRefused
 from ds01_spawner.hub import containers, pages
-from ds01_spawner.hub.endings import Ending, ending_of
+from ds01_spawner.hub.endings import Ending, broken_off, ending_of
 from ds01_spawner.hub.inherited import check_inherited
 from ds01_spawner.hub.losses import Loss, loss_of
 from ds01_spawner.hub.offers import Ceilings
@@ -121,6 +121,12 @@ class DS01Spawner(Settings, DockerSpawner):
         """What the hub's pages tell of its GPU; None while that is well."""
         return loss_of(self.runtime.watch.lease_of(*self._key)) if self.object_id else None
 
+    @property
+    def broken_off(self) -> tuple[str, ...]:
+        """What the hub's pages tell of this user's starts that an earlier hub process began."""
+        told = self.runtime.broken_off.items()
+        return tuple(message for (user, _), message in told if user == self.user.name)
+
     # --- the way of one start -------------------------------------------------------------------
 
     def options_from_query(self, query: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -130,6 +136,7 @@ class DS01Spawner(Settings, DockerSpawner):
     async def start(self) -> tuple[str, int]:
         """Start the server; its address and port. Leaves nothing behind when it fails."""
         self.progress_log = progress = ProgressLog()
+        self.runtime.broken_off.pop(self._key, None)
         start = Start(self.runtime, self.asker(), progress)
         self._starting = asyncio.current_task()
         try:
@@ -284,6 +291,8 @@ class DS01Spawner(Settings, DockerSpawner):
         self.lease_id = str((state.get("ds01") or {}).get("lease", ""))
         if self.object_id:
             self.runtime.servers[self._key] = self
+        elif self.server is not None:  # the hub has that from a start's beginning on
+            self.runtime.broken_off[self._key] = broken_off(self.name)
 
     def clear_state(self) -> None:
         """Forget the container; its lease is the ledger's, and not released here."""

@@ -7,18 +7,20 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ds01_spawner.core.build_log import clean
 from ds01_spawner.core.imagemap import map_image
+from ds01_spawner.core.registries import explain_pull
 from ds01_spawner.core.slugs import slug
 from ds01_spawner.core.units import format_size
-from ds01_spawner.errors import BaseImageRefused, ImageMissing
+from ds01_spawner.errors import BaseImageRefused, ImageMissing, SettingUnusable
 from ds01_spawner.services.build_record import BuildEvent
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused, Json
+from ds01_spawner.services.registry_logins import RegistryLogins
 from ds01_spawner.services.shared_work import SharedWork
 
 # The engine's own steps run in the image, as root: what is loaded into them is not the image's.
 LOADER_VARIABLES = ("LD_PRELOAD", "LD_AUDIT")
 REPOSITORY = "ds01-base"  # of one part: those of users have two, and cannot meet it
+NO_LOGINS = RegistryLogins(None)
 _TITLE_PULL = "Fetching the framework image"
 _ID_CHARS = 12
 _FETCHED = ("Download complete", "Pull complete", "Already exists")
@@ -38,15 +40,21 @@ class BaseImage:
 class BaseImages:
     """Looks catalog images up, and pulls what is missing, once for all who wait.
 
-    `image_map` are the site's patterns (see core.imagemap); a pull may take `timeout_s` seconds.
+    `image_map` are the site's patterns (see core.imagemap), `logins` those of its registries; a
+    pull may take `timeout_s` seconds.
     """
 
     def __init__(
-        self, engine: Engine, image_map: Mapping[str, str], *, timeout_s: float = 3600
+        self,
+        engine: Engine,
+        image_map: Mapping[str, str],
+        logins: RegistryLogins = NO_LOGINS,
+        *,
+        timeout_s: float = 3600,
     ) -> None:
         self._engine = engine
         self._map = dict(image_map)
-        self._timeout_s = timeout_s
+        self._logins, self._timeout_s = logins, timeout_s
         self._pulls: SharedWork[BuildEvent, None] = SharedWork()
 
     async def resolve(self, image: str, on_event: Callable[[BuildEvent], None]) -> BaseImage:
@@ -77,11 +85,17 @@ class BaseImages:
         return BaseImage(name, _identity(name, found), tag, id, tagged)
 
     async def _pull(self, name: str, tell: Callable[[BuildEvent], None]) -> None:
-        progress = _PullProgress(tell)
+        progress, login = _PullProgress(tell), None
         try:
-            await asyncio.wait_for(self._engine.pull(name, progress.add), self._timeout_s)
+            login = await self._logins.of(name)
+            pull = self._engine.pull(name, progress.add, login)
+            await asyncio.wait_for(pull, self._timeout_s)
+        except SettingUnusable as unusable:
+            why = "the administrator's file of registry log-ins cannot be used"
+            raise ImageMissing(name, why, detail=unusable.message) from unusable
         except EngineRefused as refusal:
-            raise ImageMissing(name, _why(refusal), detail=str(refusal)) from refusal
+            why = explain_pull(refusal.message, logged_in=login is not None)
+            raise ImageMissing(name, why, detail=str(refusal)) from refusal
         except asyncio.TimeoutError as late:
             minutes = f"{self._timeout_s / 60:g}"
             raise ImageMissing(name, f"it took longer than {minutes} minutes") from late
@@ -146,16 +160,3 @@ def _check(name: str, image: Json) -> None:
             raise BaseImageRefused(
                 name, f"it sets {key}, which loads code of its own into every program"
             )
-
-
-def _why(refusal: EngineRefused) -> str:
-    text = refusal.message.lower()
-    if "unauthorized" in text or "authentication required" in text:
-        return "the registry asks for a log-in"
-    if isinstance(refusal, EngineNotFound) or "not found" in text or "denied" in text:
-        return "the registry has no such image, or asks for a log-in"
-    if "no space left" in text:
-        return "this server's disk is full"
-    if any(word in text for word in ("no such host", "timeout", "refused", "unreachable", "dial")):
-        return "the registry could not be reached"
-    return clean(refusal.message)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ds01_spawner.core.build_gate import FAILED, LABEL, READY, Door, bodies, proxy_arguments
-from ds01_spawner.core.build_log import clean
-from ds01_spawner.errors import BuildNetworkUnusable, EngineUnavailable
+from ds01_spawner.core.build_log import clean, is_disk_full
+from ds01_spawner.errors import BuildNetworkUnusable, DiskFull, EngineUnavailable
 from ds01_spawner.services.engine import Engine, EngineConflict, EngineNotFound, EngineRefused
 from ds01_spawner.services.image_files import image_files
 
@@ -37,7 +37,7 @@ class BuildNetwork(Protocol):
     def open(self, image: str) -> AbstractAsyncContextManager[Joined]:
         """A network for one build, guarded by containers of `image`, for as long as it is entered.
 
-        Raises BuildNetworkUnusable and EngineUnavailable.
+        Raises BuildNetworkUnusable, DiskFull and EngineUnavailable.
         """
         ...
 
@@ -82,6 +82,7 @@ class GatedNetwork(BuildNetwork):
         self._mark = f"{hub}{COMMAND}" if of_command else hub
         self._new_id = new_id
         self._open: set[str] = set()  # by name
+        self._lost: set[str] = set()  # ids of doors whose builds ended with the engine
 
     @asynccontextmanager
     async def open(self, image: str) -> AsyncIterator[Joined]:
@@ -101,6 +102,9 @@ class GatedNetwork(BuildNetwork):
             except EngineRefused:
                 await self._tell(gate)
                 raise
+            except EngineUnavailable:
+                self._lost.add(id)
+                raise
         finally:
             self._open -= {gate, door}
             await asyncio.shield(asyncio.gather(*(self._remove(name) for name in (gate, door))))
@@ -117,7 +121,8 @@ class GatedNetwork(BuildNetwork):
             await asyncio.gather(*map(self._engine.start_container, ids))
             await asyncio.wait_for(self._until_ready(*ids), READY_S)
         except EngineRefused as refusal:
-            raise BuildNetworkUnusable(str(refusal)) from refusal
+            kind = DiskFull if is_disk_full(refusal.message) else BuildNetworkUnusable
+            raise kind(str(refusal)) from refusal
         except asyncio.TimeoutError as late:
             raise BuildNetworkUnusable(f"{door} was not ready after {READY_S:g} s") from late
         return ids[1]
@@ -148,11 +153,22 @@ class GatedNetwork(BuildNetwork):
             log.warning("%s is to be removed later: %s", container, error)
 
     async def sweep(self) -> None:
-        """Remove gates and doors whose builds have ended."""
+        """Remove gates and doors whose builds have ended, and steps that lost their engine."""
         found = await self._engine.list_containers({LABEL: self._hub})
         commands = await self._engine.list_containers({LABEL: f"{self._hub}{COMMAND}"})
         found += [container for container in commands if container.get("State") == "exited"]
         # One that is half removed has no name any more.
         named = {c["Id"]: str((c.get("Names") or [c["Id"]])[0]).lstrip("/") for c in found}
         left = [id for id, name in named.items() if name not in self._open]
+        left += await self._steps()
         await asyncio.gather(*map(self._remove, left))
+
+    async def _steps(self) -> list[str]:
+        """Steps that an engine ran when it was killed; only the door tells whose they are."""
+        if not self._lost:
+            return []
+        found = await self._engine.list_containers({})
+        modes = {c["Id"]: str((c.get("HostConfig") or {}).get("NetworkMode")) for c in found}
+        steps = {id: mode.partition(":")[2] for id, mode in modes.items()}
+        self._lost &= set(steps.values())
+        return [id for id, door in steps.items() if door in self._lost]

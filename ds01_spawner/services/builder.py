@@ -92,7 +92,7 @@ class Builder:
     async def ensure(self, plan: BuildPlan, on_event: OnEvent) -> str:
         """The id of the plan's image, which has the plan's name on return.
 
-        Raises BuildFailed, BuildNetworkUnusable or EngineUnavailable. When the caller is
+        Raises BuildFailed, BuildNetworkUnusable, DiskFull or EngineUnavailable. When the caller is
         cancelled, the build goes on for those who still want it; when there is none, it has
         ended on return.
         """

@@ -32,7 +32,7 @@ MOUNTS, ROUTES = Path("/proc/self/mountinfo"), Path("/proc/net/route")
 
 async def checkup(settings: Settings) -> list[Check]:
     """All findings, in the order in which one mends them. Never raises a DS01Error."""
-    found = [policy(settings), catalog(settings), *data(settings)]
+    found = [policy(settings), catalog(settings), registries(settings), *data(settings)]
     engine = wiring.engine(settings)
     try:
         async for check in _of_engine(engine, settings):
@@ -87,6 +87,16 @@ def catalog(settings: Settings) -> Check:
     problem = files.problem or (lines and f"what is written in {lines} is not used")
     fix = f"`ds01-spawner catalog check {settings.catalog_file}` tells what is wrong."
     return judged("catalog", f"{where}: {len(used.entries)} entries", problem, fix)
+
+
+def registries(settings: Settings) -> Check:
+    """Whether the log-ins of private registries can be used; their registries alone are told."""
+    try:
+        known = wiring.registry_logins(settings).read()
+    except DS01Error as error:
+        return Check("registries", False, error.message, error.next_step)
+    detail = f"log-ins for {', '.join(sorted(known))}" if known else "no log-ins"
+    return Check("registries", True, detail)
 
 
 def data(settings: Settings) -> Iterator[Check]:

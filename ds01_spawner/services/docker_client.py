@@ -30,6 +30,7 @@ from docker.transport.unixconn import (
 from docker.types import CancellableStream
 from docker.utils.json_stream import json_stream
 
+from ds01_spawner.core.registries import Login
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services.engine import (
     EngineConflict,
@@ -83,6 +84,21 @@ class DockerClient(docker.APIClient):
         """/info of the engine's newest API: an older one leaves out the devices it found."""
         info: Json = self._result(self._get(self._url("/info", versioned_api=False)), json=True)
         return info
+
+    def pull_stream(self, image: str, login: Login | None) -> Iterator[Json]:
+        """Pull with this log-in, and never with those of the hub's own account, as docker-py."""
+        given = (
+            {
+                "username": login.user,
+                "password": login.password,
+                "identitytoken": login.token,
+                "serveraddress": login.registry,
+            }
+            if login
+            else {}
+        )
+        items: Iterator[Json] = self.pull(image, stream=True, decode=True, auth_config=given)
+        return items
 
     def build_stream(self, context: bytes, params: Mapping[str, Any]) -> Iterator[Json]:
         """Build with the classic builder; unlike docker-py's own call, with a CPU quota."""

@@ -19,6 +19,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from ds01_spawner.core.registries import Login
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services.build_output import BuildOutput
 from ds01_spawner.services.docker_client import (
@@ -89,8 +90,10 @@ class DockerEngine(Engine):
     async def remove_image(self, name: str) -> None:
         await self._change(lambda c: c.remove_image(name))
 
-    async def pull(self, image: str, on_event: Callable[[Json], None]) -> None:
-        pull = self._stream("pull", lambda c: c.pull(image, stream=True, decode=True), iter)
+    async def pull(
+        self, image: str, on_event: Callable[[Json], None], login: Login | None = None
+    ) -> None:
+        pull = self._stream("pull", lambda c: c.pull_stream(image, login), iter)
         async with aclosing(pull) as items:
             async for event in items:
                 on_event(event)

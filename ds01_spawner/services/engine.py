@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ds01_spawner.core.registries import Login
 from ds01_spawner.errors import NetworkUnusable
 
 Json = dict[str, Any]
@@ -121,8 +122,13 @@ class Engine(Protocol):
         """Remove a name, and with the last one the image; EngineConflict while in use."""
         ...
 
-    async def pull(self, image: str, on_event: Callable[[Json], None]) -> None:
-        """Fetch an image; `on_event` is called on the loop with each progress object."""
+    async def pull(
+        self, image: str, on_event: Callable[[Json], None], login: Login | None = None
+    ) -> None:
+        """Fetch an image; `on_event` is called on the loop with each progress object.
+
+        `login` is given to the image's registry; without one, none is.
+        """
         ...
 
     async def build(

@@ -66,7 +66,12 @@ class Images:
         *,
         of_command: bool = False,
     ) -> None:
-        self._bases = BaseImages(engine, settings.image_map)
+        self._bases = BaseImages(
+            engine,
+            settings.image_map,
+            wiring.registry_logins(settings),
+            timeout_s=settings.pull_timeout,
+        )
         self._hub, self._site = settings.hub_id, wiring.build_site(settings)
         self._network = wiring.build_network(engine, settings, self._site, of_command)
         self._builder = Builder(

@@ -164,6 +164,21 @@ class Settings(LoggingConfigurable):
     start_concurrency = Integer(
         0, min=0, config=True, help="How many containers start at once; 0: one per core."
     )
+    registry_auth_file = Unicode(
+        "",
+        config=True,
+        help="""
+        Log-ins of private registries, in a file as `docker login` writes it: mode 0600.
+
+        Images are fetched with them, each with that of its own registry; builds have none. The
+        file is read anew for each image::
+
+            {"auths": {"registry.example.org": {"auth": "dXNlcjpwYXNzd29yZA=="}}}
+        """,
+    )
+    pull_timeout = Integer(
+        3600, min=1, config=True, help="How long fetching one image may take, in s."
+    )
     build_concurrency = Integer(2, min=1, config=True, help="How many images are built at once.")
     build_memory = Integer(8 * GIB, config=True, help="Memory of one build, in bytes.")
     build_cpus = Float(2.0, config=True, help="Cores of one build.")

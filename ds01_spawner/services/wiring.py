@@ -26,6 +26,7 @@ from ds01_spawner.services.inventory.nvml import NvmlInventory
 from ds01_spawner.services.inventory.rocm import RocmInventory
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Ledger
+from ds01_spawner.services.registry_logins import RegistryLogins
 from ds01_spawner.services.settings import SECTION, Settings
 from ds01_spawner.services.uids import Uids
 
@@ -129,6 +130,14 @@ def build_site(settings: Settings) -> BuildSite:
         raise SettingUnusable(f"c.{SECTION}.ca_file", f"{error.strerror}.") from error
     except ValueError as error:
         raise SettingUnusable(f"c.{SECTION}, the package addresses", str(error)) from error
+
+
+def registry_logins(settings: Settings) -> RegistryLogins:
+    """The log-ins of private registries, looked at once: a file that cannot be used is refused."""
+    file = settings.registry_auth_file
+    logins = RegistryLogins(Path(file) if file else None)
+    logins.read()
+    return logins
 
 
 def build_doors(settings: Settings, site: BuildSite) -> dict[str, Door]:

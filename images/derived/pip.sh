@@ -19,10 +19,16 @@ status=$(cat "$HOME/status")
 # pip 20.3 does not say that a constraint was the reason.
 missing=$(sed -n 's/.*Could not find a version that satisfies the requirement \([A-Za-z0-9._-]*\).*/\1/p' "$HOME/log" | tail -n 1)
 held=$(grep "^$(echo "$missing" | tr 'A-Z_.' 'a-z--')==" "$root/constraints.txt") && say "the framework image has $held"
-# pip says "no versions" of a package that has no wheel for this Python; the index knows better.
+# pip says "no versions" of a package that has no wheel for this Python, and of one whose index
+# fails; asked for its versions, it tells more.
 name=$(sed -n 's/.*Could not find a version that satisfies the requirement \([A-Za-z0-9._-]*\).*(from versions: none).*/\1/p' "$HOME/log" | tail -n 1)
-if [ "$kind" = wheels-only ] && [ -n "$name" ] && ! grep -q 'require a different python version' "$HOME/log"; then
-    versions=$("$env/bin/python" -m pip index versions "$name" 2>/dev/null | sed -n 's/^Available versions: //p')
-    [ -z "$versions" ] || fail "$name has no ready-made package (wheel) for this image's Python, only its source, and building from source is not allowed here."
+if [ -n "$name" ] && ! grep -q 'require a different python version' "$HOME/log"; then
+    "$env/bin/python" -m pip -vv --retries 0 index versions "$name" >"$HOME/versions" 2>&1 || :
+    answer=$(sed -n 's#.*Could not fetch URL [a-z]*://\([^/ ]*@\)*\([^/ ]*\).*[^0-9]\(5[0-9][0-9]\) \(error responses\|Server Error\).*#\2 failed with status \3#p' "$HOME/versions" | head -n 1)
+    [ -z "$answer" ] || fail "the package index $answer; try again in a few minutes."
+    versions=$(sed -n 's/^ *Available versions: //p' "$HOME/versions")
+    if [ "$kind" = wheels-only ] && [ -n "$versions" ]; then
+        fail "$name has no ready-made package (wheel) for this image's Python, only its source, and building from source is not allowed here."
+    fi
 fi
 exit "$status"

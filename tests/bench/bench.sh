@@ -112,6 +112,14 @@ bench_end() {
     kill -KILL "$pid" 2>/dev/null
 }
 
+bench_unmount() { # FOLDER...: all that is mounted in them, and on them
+    local at folders
+    folders=$(IFS='|' && echo "$*")
+    while read -r at; do
+        umount -l "$at"
+    done < <(cut -d' ' -f2 /proc/mounts | grep -E "^($folders)(/|\$)" | sort -r)
+}
+
 # Ends the engines that single tests started, with all that runs in them, and removes their data.
 bench_end_spare() {
     local at pid
@@ -123,6 +131,7 @@ bench_end_spare() {
             sleep 0.1
         done
     done
+    bench_unmount "$data-spare"
     rm -rf --one-file-system "$data-spare"
 }
 
@@ -132,7 +141,7 @@ bench_down() {
 }
 
 bench_down_now() {
-    local pid at name=ds01-bench-$place
+    local pid name=ds01-bench-$place
     # A daemon that a test killed comes back once: only it can end the containers that outlived it.
     if [ -e "$folder/settings" ] && [ -e "/run/netns/$name" ]; then
         nsenter --net="/run/netns/$name" "$bench/start-engine" "$folder" {place_lock}>&- &&
@@ -144,9 +153,7 @@ bench_down_now() {
     for pid in $(ip netns pids "$name" 2>/dev/null); do
         kill -KILL "$pid" 2>/dev/null
     done
-    while read -r at; do
-        umount -l "$at"
-    done < <(cut -d' ' -f2 /proc/mounts | grep -E "^($folder|$data)(/|\$)" | sort -r)
+    bench_unmount "$folder" "$data"
     bench_rules -D 2>/dev/null
     ip link delete "ds01b$place" 2>/dev/null
     ip netns delete "$name" 2>/dev/null

@@ -52,6 +52,44 @@ ERROR: No matching distribution found for tabulate==99""",
             "have are 0.8.7, 0.8.8, 0.8.9, 0.9.0, 0.10.0.",
         ),
         (
+            """  Downloading ds01_x-1-py3-none-any.whl (4.8 kB)
+  WARNING: Connection interrupted while downloading.
+error: incomplete-download
+× Download failed after 6 attempts because not enough bytes were received (2.4 kB/4.8 kB)""",
+            1,
+            "only a part of ds01_x-1-py3-none-any.whl came from the package index; try again in a "
+            "few minutes.",
+        ),
+        (
+            """  Downloading https://mirror.example.org/a/ds01_x-1-py3-none-any.whl (4.8 kB)
+ERROR: Could not install packages due to an OSError: ('Connection broken: IncompleteRead(2405 bytes read, 2405 more expected)', IncompleteRead(2405 bytes read))""",
+            1,
+            "only a part of ds01_x-1-py3-none-any.whl came from the package index; try again in a "
+            "few minutes.",
+        ),
+        (
+            """  Downloading ds01_x-1-py3-none-any.whl (26 bytes)
+ERROR: Wheel 'ds01-x' located at /tmp/pip-unpack-uq7mon23/ds01_x-1-py3-none-any.whl is invalid.""",
+            1,
+            "what the package index gave as ds01_x-1-py3-none-any.whl is no package; the "
+            "administrator can look what it is.",
+        ),
+        (
+            """  Downloading ds01_x-1-py3-none-any.whl (4.8 kB)
+ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions, please update the hashes.
+    ds01-x from https://mirror.example.org/ds01_x-1-py3-none-any.whl#sha256=00:
+        Expected sha256 00
+             Got        43""",
+            1,
+            "the file that the package index gave for ds01-x does not match its hash; renew the "
+            "hashes of your list, or try again if it has none.",
+        ),
+        (
+            """ERROR: Could not install packages due to an OSError: HTTPSConnectionPool(host='mirror.example.org', port=443): Max retries exceeded with url: /ds01_x-1-py3-none-any.whl (Caused by ResponseError('too many 500 error responses'))""",
+            1,
+            "the package index could not be reached; try again in a few minutes.",
+        ),
+        (
             """ERROR: Ignored the following versions that require a different python version: 9.0 Requires-Python >=3.13
 ERROR: Could not find a version that satisfies the requirement ipython==9.0 (from versions: 0.10, 8.37.0)
 ERROR: No matching distribution found for ipython==9.0""",

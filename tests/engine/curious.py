@@ -11,7 +11,9 @@ import socket
 import ssl
 import tarfile
 import threading
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +153,35 @@ def sdist(version: str, targets: list[tuple[str, int]], requires: str) -> bytes:
     return out.getvalue()
 
 
+def wheel(name: str, size: int) -> bytes:
+    """A wheel, version 1, of about so many bytes."""
+    info = f"{name}-1.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
+    tags = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files = {
+        f"{name}.py": b"# " + b"x" * size,
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": tags.encode(),
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        record = f"{info}/RECORD"
+        archive.writestr(record, "".join(f"{path},,\n" for path in (*files, record)))
+    return out.getvalue()
+
+
 class Index:
     """A package index at an address of this host, with a certificate of its own authority."""
 
     def __init__(self, address: str, folder: Path) -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.hashes: dict[str, str] = {}  # of files, as the index promises them
+        # path -> what sends the body, and may send less; without one, all of it is sent
+        self.senders: dict[str, Callable[[bytes, Callable[[bytes], object]], None]] = {}
+        self.failing: set[str] = set()  # paths that are answered with status 500
         index = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -165,11 +190,17 @@ class Index:
             def do_GET(self) -> None:
                 index.asked.append(self.path)
                 body = index.page(self.path)
-                self.send_response(404 if body is None else 200)
+                status = 500 if self.path in index.failing else 404 if body is None else 200
+                self.send_response(status)
                 self.send_header("Content-Type", "text/html")
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
-                self.wfile.write(body or b"")
+                send = index.senders.get(self.path)
+                with suppress(OSError):  # who asked may be gone
+                    if send is None:
+                        self.wfile.write(body or b"")
+                    else:
+                        send(body or b"", self.wfile.write)
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -187,8 +218,11 @@ class Index:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def page(self, path: str) -> bytes | None:
-        if path == f"/simple/{NAME}/":
-            return "".join(f'<a href="/{name}">{name}</a>' for name in self.files).encode()
+        if path.startswith("/simple/"):
+            project = path.split("/")[2].replace("-", "_")
+            names = [name for name in self.files if name.startswith(f"{project}-")]
+            links = [f'<a href="/{n}#{self.hashes.get(n, "")}">{n}</a>' for n in names]
+            return "".join(links).encode() if links else None
         return self.files.get(path.lstrip("/"))
 
     def close(self) -> None:

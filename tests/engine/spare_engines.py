@@ -21,16 +21,16 @@ SHELL = Path("/bin/sh")
 
 @dataclass(frozen=True)
 class SpareEngine:
-    """An engine; `root` is where its own root file system lies, if it has one."""
+    """An engine; `root` is where its own root file system lies, or its data if it has none."""
 
     url: str
     root: Path
 
 
 @contextmanager
-def spare_engine(bench: Path, kind: Literal["cdi", "plain"]) -> Iterator[SpareEngine]:
+def spare_engine(bench: Path, kind: Literal["cdi", "plain", "small"]) -> Iterator[SpareEngine]:
     """Start the engine; with it end all its containers."""
-    folder = bench / "spare" / kind
+    folder, root = bench / "spare" / kind, None
     try:
         done = subprocess.run(
             [str(START), kind, str(bench)],
@@ -38,11 +38,14 @@ def spare_engine(bench: Path, kind: Literal["cdi", "plain"]) -> Iterator[SpareEn
         )  # fmt: skip
         print(done.stdout)
         assert done.returncode == 0, done.stdout
-        yield SpareEngine(f"unix://{folder}/docker.sock", Path(done.stdout.splitlines()[-1]))
+        root = Path(done.stdout.splitlines()[-1])
+        yield SpareEngine(f"unix://{folder}/docker.sock", root)
     finally:
         pid = int((folder / "pid").read_text())
         os.kill(pid, signal.SIGKILL)  # the kernel then ends its whole namespace of processes
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"the end of the engine {pid}")
+        if kind == "small" and root is not None:
+            subprocess.run(["umount", "-l", str(root)], check=False)
 
 
 def shell_tar() -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ds01_spawner.core.build_gate import doors
 from ds01_spawner.core.build_plan import BuildPlan, Step
 from ds01_spawner.core.build_site import BuildSite
 from ds01_spawner.core.recipe import Recipe, image_name
-from ds01_spawner.errors import EngineUnavailable
+from ds01_spawner.errors import BuildFailed, EngineUnavailable
 from ds01_spawner.services.base_images import BaseImage, BaseImages
 from ds01_spawner.services.build_network import GatedNetwork
 from ds01_spawner.services.builder import Builder, Remembered
@@ -42,7 +43,7 @@ USER root
 COPY build/ca.pem /opt/ds01/ca.pem
 COPY build/site.env requirements.txt /opt/ds01/build/
 USER 65500:65500
-RUN ["/bin/sh", "/opt/ds01/build/pip.sh", "/opt/ds01/build/requirements.txt", "source-allowed"]
+RUN ["/bin/sh", "/opt/ds01/build/pip.sh", "/opt/ds01/build/requirements.txt", "{kind}"]
 RUN ["/bin/sh", "/opt/ds01/build/prove.sh", "torch"]
 """
 
@@ -78,13 +79,18 @@ class Bench:
     def plan(self, made: Recipe, site: BuildSite) -> BuildPlan:
         return plan_of(made, image_name(made, USER, "p"), self.base.tag, site)
 
-    async def build(self, network: GatedNetwork, plan: BuildPlan) -> str:
+    def added(self, made: Recipe, site: BuildSite, image: str, kind: str) -> BuildPlan:
+        """The recipe's packages on top of an image that has the environment."""
+        steps = steps_of(DOCKERFILE.format(image=image, kind=kind))
+        return replace(self.plan(made, site), steps=steps)
+
+    async def build(self, network: GatedNetwork, plan: BuildPlan, timeout_s: float = 600) -> str:
         builder = Builder(
             self.engine,
             concurrency=1,
             memory=2 << 30,
             cpus=2,
-            timeout_s=600,
+            timeout_s=timeout_s,
             log_dir=self.folder,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
@@ -177,8 +183,16 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
+async def environment(bench: Bench, ca_pem: bytes) -> str:
+    """An image that has the environment, and no package of a user."""
+    site = BuildSite(ca_pem=ca_pem)
+    return await bench.build(bench.network(site), bench.plan(bench.recipe(), site))
+
+
+@pytest.fixture(scope="module")
 async def installed(
     bench: Bench,
+    environment: str,
     index: curious.Index,
     host: str,
     listener: curious.Listener,
@@ -191,14 +205,12 @@ async def installed(
     seen = [*targets, (host, index.port)]
     for version in ("1", "2"):
         index.files[f"ds01_curious-{version}.tar.gz"] = curious.sdist(version, seen, "iniconfig")
-    plain_site = BuildSite(ca_pem=ca_pem)
-    image = await bench.build(bench.network(plain_site), bench.plan(bench.recipe(), plain_site))
     site = BuildSite(extra_index_urls=(index.url,), ca_pem=ca_pem + index.authority)
     found = []
     for version in ("1", "2"):
         made = bench.recipe(f"{curious.NAME}=={version}")
-        steps = steps_of(DOCKERFILE.format(image=image))
-        built = await bench.build(bench.network(site), replace(bench.plan(made, site), steps=steps))
+        plan = bench.added(made, site, environment, "source-allowed")
+        built = await bench.build(bench.network(site), plan)
         for name in ("at_build", "at_start"):
             script = f"cat /opt/ds01/env/lib/python3*/site-packages/ds01_curious/{name}.json"
             container = run(["sh", "-c", script], built)
@@ -290,11 +302,7 @@ async def a_step(bench: Bench, network: GatedNetwork) -> AsyncIterator[asyncio.T
             break
         await asyncio.sleep(0.05)
     assert len(bench.gates()) == 2
-    try:
-        yield building
-    finally:
-        for step in steps_of_builds(bench.client):  # a killed engine leaves it
-            bench.client.remove_container(step["Id"], force=True)
+    yield building
 
 
 async def test_a_build_that_is_given_up_leaves_no_gate(bench: Bench) -> None:
@@ -316,3 +324,83 @@ async def test_an_engine_that_is_killed_leaves_no_gate(
         await asyncio.to_thread(engine_process.start)
         await network.sweep()
         assert bench.gates() == []
+        assert steps_of_builds(bench.client) == []
+
+
+# --- a mirror that is slow or broken -------------------------------------------------------------
+
+
+def half(body: bytes, send: Callable[[bytes], object]) -> None:
+    send(body[: len(body) // 2])
+
+
+def trickling(body: bytes, send: Callable[[bytes], object]) -> None:
+    for byte in body:
+        send(bytes([byte]))
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One package on the index, and its installation."""
+
+    bench: Bench
+    index: curious.Index
+    site: BuildSite
+    environment: str
+    name: str
+
+    @property
+    def file(self) -> str:
+        """The path of its wheel."""
+        return f"/{self.name}-1-py3-none-any.whl"
+
+    async def why_not(self, timeout_s: float = 600) -> str:
+        """The sentence of the failed build; nothing of it is left."""
+        made = self.bench.recipe(self.name.replace("_", "-"))
+        plan = self.bench.added(made, self.site, self.environment, "wheels-only")
+        with pytest.raises(BuildFailed) as failed:
+            await self.bench.build(self.bench.network(self.site), plan, timeout_s)
+        assert self.bench.gates() == []
+        return failed.value.message.partition("failed: ")[2]
+
+
+@pytest.fixture
+def mirror(bench: Bench, environment: str, index: curious.Index, ca_pem: bytes) -> Mirror:
+    """A new package, whose index is the only one."""
+    site = BuildSite(index_url=index.url, ca_pem=ca_pem + index.authority)
+    made = Mirror(bench, index, site, environment, f"ds01_{uuid4().hex[:8]}")
+    index.files[made.file.lstrip("/")] = curious.wheel(made.name, 4000)
+    return made
+
+
+async def test_a_mirror_that_only_trickles(mirror: Mirror) -> None:
+    mirror.index.senders[mirror.file] = trickling
+    why = await mirror.why_not(timeout_s=30)
+    assert why == "it took longer than the 0.5 minutes that a build may take."
+    assert mirror.file in mirror.index.asked
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("half", "only a part of {file} came from the package index; try again in a few minutes."),
+        ("no wheel", "what the package index gave as {file} is no package;"),
+        ("hash", "the file that the package index gave for {name} does not match its hash;"),
+        ("500", "the package index could not be reached; try again in a few minutes."),
+        ("500 of the list", "the package index {host} failed with status 500; try again"),
+    ],
+)
+async def test_a_mirror_that_is_broken(mirror: Mirror, way: str, why: str) -> None:
+    index, file = mirror.index, mirror.file.lstrip("/")
+    if way == "half":
+        index.senders[mirror.file] = half
+    elif way == "no wheel":
+        index.files[file] = b"<html>Please log in</html>"
+    elif way == "hash":
+        index.hashes[file] = f"sha256={'0' * 64}"
+    else:
+        of_list = f"/simple/{mirror.name.replace('_', '-')}/"
+        index.failing.add(of_list if way.endswith("list") else mirror.file)
+    told = await mirror.why_not()
+    assert told.startswith(why.format(file=file, name=mirror.name, host=index.url.split("/")[2]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -59,17 +58,9 @@ def gpu(uuid: str) -> Device:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Path:
-    folder = os.environ.get("DS01_TEST_BENCH")
-    if not folder:
-        pytest.skip("the tests' own engines are there only under ./test")
-    return Path(folder)
-
-
-@pytest.fixture(scope="module")
-def cdi_host(bench: Path) -> Iterator[SpareEngine]:
+def cdi_host(bench_folder: Path) -> Iterator[SpareEngine]:
     """An engine with CDI on a host with the devices of SPEC."""
-    with spare_engine(bench, "cdi") as engine:
+    with spare_engine(bench_folder, "cdi") as engine:
         (engine.root / "etc/cdi/nvidia.json").write_text(json.dumps(SPEC))
         client = APIClient(base_url=engine.url, version="auto")
         client.import_image_from_data(shell_tar(), *IMAGE.split(":"))
@@ -78,9 +69,9 @@ def cdi_host(bench: Path) -> Iterator[SpareEngine]:
 
 
 @pytest.fixture(scope="module")
-def plain_host(bench: Path) -> Iterator[SpareEngine]:
+def plain_host(bench_folder: Path) -> Iterator[SpareEngine]:
     """This machine's engine, without NVIDIA's hook."""
-    with spare_engine(bench, "plain") as engine:
+    with spare_engine(bench_folder, "plain") as engine:
         yield engine
 
 

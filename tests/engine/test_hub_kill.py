@@ -13,13 +13,14 @@ import pytest
 
 from tests.conftest import steps_of_builds, wait_for
 from tests.engine.hub_pauses import LAST_POINTS, START_POINTS, STOP_POINTS
-from tests.engine.hub_process import Hub
+from tests.engine.hub_process import Hub, Outcome
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from docker import APIClient
 
+    from tests.conftest import EngineProcess
     from tests.engine.conftest import MakeHub
 
 USERS = ("anna", "bert", "cora")
@@ -212,31 +213,66 @@ def pending(hub: Hub, user: str) -> object:
 # --- in the middle of a build ------------------------------------------------------------------
 
 
+def built_of(docker: APIClient) -> list[str]:
+    """The images that have the package."""
+    return [image["Id"] for image in docker.images(filters={"label": f"ds01.pip={PACKAGE}"})]
+
+
 @pytest.fixture
-def building(hub: Hub, docker_client: APIClient, go: Go) -> Hub:
-    """A hub in the middle of the step that installs a user's package."""
-    for image in docker_client.images(filters={"label": f"ds01.pip={PACKAGE}"}):
-        docker_client.remove_image(image["Id"], force=True)
-    go(hub.start, "anna", pip=[PACKAGE])
+def building(hub: Hub, docker_client: APIClient, go: Go) -> Future[Outcome]:
+    """The start of a hub in the middle of the step that installs a user's package."""
+    for image in built_of(docker_client):
+        docker_client.remove_image(image, force=True)
+    start = go(hub.start, "anna", pip=[PACKAGE])
     wait_for(lambda: pending(hub, "anna") == "spawn", "the start to begin")
     step = f"Your packages: {PACKAGE}"
     assert any(step in event["message"] for event in hub.progress("anna"))
     wait_for(lambda: bool(steps_of_builds(hub.docker)), "the container of this step")
-    return hub
+    return start
+
+
+def nothing_left(hub: Hub) -> bool:
+    """Whether there is no step, no gate and no image of the build."""
+    gates = hub.docker.containers(all=True, filters={"label": f"ds01.build={hub.id}"})
+    return not (gates or steps_of_builds(hub.docker) or built_of(hub.docker))
+
+
+def builds_on_what_is_there(hub: Hub) -> None:
+    """The next build does the step with the package, and nothing that was done before it."""
+    outcome = hub.start("anna", pip=[PACKAGE])
+    assert outcome.status == 201, outcome.message
+    settled(hub, "anna")
+    logs = [file.read_text() for file in (hub.folder / "data/builds").iterdir()]
+    (told,) = [text for text in logs if f"ds01.pip={PACKAGE}" in text or PACKAGE in text]
+    before, _, after = told.partition("/opt/ds01/build/pip.sh")
+    assert "Using cache" in before
+    assert "Running in" not in before
+    assert "Running in" in after
 
 
 @pytest.mark.parametrize("way", ["kill", "cancel"])
-def test_a_build_that_lost_its_hub_or_user_leaves_nothing(building: Hub, way: str) -> None:
-    hub = building
+def test_a_build_that_lost_its_hub_or_user_leaves_its_layers_and_nothing_else(
+    hub: Hub, building: Future[Outcome], way: str
+) -> None:
     if way == "kill":
         hub.crash()
         hub.up()
     else:
         assert hub.stop("anna") in (202, 204)
     assert hub.holds()
-    wait_for(lambda: not steps_of_builds(hub.docker), "the build's container to go")
-    of_hub = {"label": f"ds01.build={hub.id}"}
-    wait_for(lambda: not hub.docker.containers(all=True, filters=of_hub), "its gate to go")
-    outcome = hub.start("anna", pip=[PACKAGE])
-    assert outcome.status == 201, outcome.message
-    settled(hub, "anna")
+    wait_for(lambda: nothing_left(hub), "the build's containers to go")
+    builds_on_what_is_there(hub)
+
+
+def test_a_build_that_lost_its_engine_ends_in_words(
+    hub: Hub, building: Future[Outcome], engine_process: EngineProcess
+) -> None:
+    engine_process.kill(signal.SIGKILL)
+    outcome = building.result()
+    assert outcome.status == 503
+    assert "The container engine of this server does not answer" in outcome.message
+    assert hub.page("/hub/login").status_code == 200
+    engine_process.start()
+    wait_for(lambda: nothing_left(hub), "the build's containers to go")
+    assert hub.holds()
+    builds_on_what_is_there(hub)

@@ -14,6 +14,7 @@ from ds01_spawner.core.recipe import Recipe
 from ds01_spawner.errors import BuildFailed
 from ds01_spawner.services.builder import BuildEvent
 from tests.engine.image_bench import ImageBench, image_bench
+from tests.engine.loop_watch import loop_watch
 
 USER = "test-images"
 
@@ -180,25 +181,15 @@ async def test_a_build_that_is_given_up_leaves_no_container(bench: ImageBench, i
 
 
 async def test_a_build_that_prints_without_end_ends_and_holds_nobody_up(bench: ImageBench) -> None:
-    longest, loop = 0.0, asyncio.get_running_loop()
-
-    async def tick() -> None:
-        nonlocal longest
-        while True:
-            before = loop.time()
-            await asyncio.sleep(0.01)
-            longest = max(longest, loop.time() - before)
-
-    ticker = asyncio.ensure_future(tick())
     # under a new label, for a layer of an earlier run prints nothing
     endless = (f"FROM {bench.base.tag}", f"LABEL of={bench.labels['ds01.test']}", "RUN yes")
     plan = replace(
         bench.plan(bench.recipe(pip=("ds01-endless",))),
         steps=tuple(Step("Step", line) for line in endless),
     )
-    with pytest.raises(BuildFailed, match="it printed without end"):
-        await bench.builder.ensure(plan, lambda event: None)
-    ticker.cancel()
-    # without bounds it was 11 to 18 seconds
-    assert longest < 2
+    async with loop_watch() as longest:
+        with pytest.raises(BuildFailed, match="it printed without end"):
+            await bench.builder.ensure(plan, lambda event: None)
+        # without bounds it was 11 to 18 seconds
+        assert longest() < 2
     assert bench.builder.log_path(plan).stat().st_size < 2**21

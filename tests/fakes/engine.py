@@ -241,6 +241,7 @@ class FakeEngine(FakeImages, Engine):
                     "ImageID": container["Image"],
                     "State": container["State"]["Status"],
                     "Labels": dict(container["Config"]["Labels"]),
+                    "HostConfig": {"NetworkMode": container["HostConfig"].get("NetworkMode")},
                 }
                 for id, container in self.containers.items()
                 if has(container["Config"]["Labels"], labels)

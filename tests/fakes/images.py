@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ds01_spawner.core.registries import Login
 from ds01_spawner.services.engine import (
     EngineConflict,
     EngineNotFound,
@@ -52,6 +53,7 @@ class FakeImages(FakeStores):
         super().__init__()
         self.images: dict[str, Json] = {}
         self.registry: set[str] = set()
+        self.logins: list[Login | None] = []  # one for each pull
         self.run: Callable[[str], Awaitable[int]] = _succeed
         self.builds: list[Build] = []
 
@@ -140,8 +142,11 @@ class FakeImages(FakeStores):
 
         await self.call("remove_image", (name,), effect)
 
-    async def pull(self, image: str, on_event: Callable[[Json], None]) -> None:
+    async def pull(
+        self, image: str, on_event: Callable[[Json], None], login: Login | None = None
+    ) -> None:
         async def effect() -> None:
+            self.logins.append(login)
             if image not in self.registry:
                 raise EngineNotFound(f"pull access denied for {image}")
             for status in ("Pulling fs layer", "Pull complete"):

@@ -37,6 +37,7 @@ class Wire:
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)  # "GET /v1.41/info"
+    heads: list[str] = field(default_factory=list)  # the same with their headers
     closed: asyncio.Event = field(default_factory=asyncio.Event)  # a peer has left its stream
     arrival: asyncio.Event = field(default_factory=asyncio.Event)
     connections: set[asyncio.Task[None]] = field(default_factory=set)
@@ -68,6 +69,7 @@ class Wire:
         for line in head.lower().splitlines():
             if line.startswith("content-length:"):
                 await reader.readexactly(int(line.partition(":")[2]))
+        self.heads.append(head)
         self.requests.append(f"{method} {path}")
         self.arrival.set()
         found = [answer for end, answer in self.answers.items() if path.endswith(end)]

@@ -184,6 +184,28 @@ async def test_a_hub_that_is_nudged_while_it_ends_ends(world: World) -> None:
     await world.begin()
 
 
+async def test_who_waited_for_a_start_that_the_hub_died_in_is_told(world: World, user: str) -> None:
+    """As in the middle of a build: the hub has a server then, which has no container yet."""
+    await world.start(user, ANY)
+    spawner = world.spawner(user)
+    spawner.orm_spawner.state = None
+    world.hub.db.commit()
+    spawner.stop_polling()
+    await world.end()
+    await world.begin()
+    await until(lambda: not world.spawner(user).active)
+    browser = await world.browser(user)
+    for path in ("home", "spawn", f"spawn-pending/{user}", f"user/{user}/"):
+        page = await browser.get(path)
+        assert page.body.decode().count("was broken off, because the hub was restarted") == 1, path
+    await world.start(user, ANY)
+    for path in ("home", "spawn"):
+        assert "was broken off" not in (await browser.get(path)).body.decode()
+    await world.stop(user)
+    assert await world.left_of(user) == ([], [])
+    assert "was broken off" not in (await browser.get("home")).body.decode()
+
+
 async def forget(world: World, user: str) -> None:
     """Have the hub's database as it was before this server's start had ended."""
     spawner = world.spawner(user)

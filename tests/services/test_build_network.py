@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ds01_spawner.core.build_gate import Door
-from ds01_spawner.errors import BuildNetworkUnusable, EngineUnavailable
+from ds01_spawner.errors import BuildNetworkUnusable, DiskFull, EngineUnavailable
 from ds01_spawner.services import build_network
 from ds01_spawner.services.build_network import GatedNetwork, SharedNetwork
 from ds01_spawner.services.engine import EngineRefused
@@ -111,6 +111,17 @@ async def test_a_build_that_is_given_up_while_it_runs_leaves_nothing(
 
 
 @pytest.mark.parametrize("place", ["create_container", "start_container"])
+async def test_a_full_disk_is_told_as_one(engine: Host, network: GatedNetwork, place: str) -> None:
+    why = "error creating overlay mount to /var/lib/docker/overlay2/x: no space left on device"
+    engine.fail_next(place, EngineRefused(500, why))
+    with pytest.raises(DiskFull, match="this server's disk is full") as refused:
+        async with network.open(IMAGE):
+            pytest.fail("there is no network")
+    assert why in refused.value.detail
+    assert engine.containers == {}
+
+
+@pytest.mark.parametrize("place", ["create_container", "start_container"])
 async def test_an_engine_that_says_no_refuses_the_build(
     engine: Host, network: GatedNetwork, place: str
 ) -> None:
@@ -173,6 +184,26 @@ async def test_what_a_command_builds_is_left_alone_until_it_ends_by_itself(
             engine.exit(container["Id"], 0)
         await network.sweep()
         assert engine.containers == {}
+
+
+async def test_a_step_that_lost_its_engine_is_swept_and_nobody_s_container_else(
+    engine: Host, network: GatedNetwork
+) -> None:
+    with pytest.raises(EngineUnavailable):
+        async with network.open(IMAGE) as joined, network.open(IMAGE) as other:
+            modes = {"step": joined.network, "other": other.network, "someone-s": "container:abc"}
+            for name, mode in modes.items():
+                host = {"NetworkMode": mode}
+                await engine.create_container(name, {"Image": IMAGE, "HostConfig": host})
+            raise EngineUnavailable
+    left = [c["Name"] for c in engine.containers.values()]
+    assert left == ["/step", "/other", "/someone-s"]
+    await network.sweep()
+    assert [c["Name"] for c in engine.containers.values()] == ["/someone-s"]
+    calls = len(engine.calls)
+    await network.sweep()
+    await network.sweep()
+    assert len(engine.calls) - calls == 3  # and nothing is looked for any more
 
 
 async def test_what_the_engine_made_too_late_is_swept(engine: Host, network: GatedNetwork) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -21,8 +22,8 @@ from ds01_spawner.services.settings import Settings
 from tests.fakes.engine import FakeEngine
 
 NAMES = [
-    "configuration", "policy", "catalog", "data folder", "ledger", "engine", "clock", "storage",
-    "disk", "cgroup", "limits", "engine warnings", "network",
+    "configuration", "policy", "catalog", "registries", "data folder", "ledger", "engine",
+    "clock", "storage", "disk", "cgroup", "limits", "engine warnings", "network",
     "builder", "build network", "devices", "gpu way", "gpu hazards",
 ]  # fmt: skip
 GPU = Device("GPU-1", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30)
@@ -117,6 +118,7 @@ def test_a_hub_that_ran_here_or_runs(doctor: Doctor, tmp_path: Path, runs: bool)
          "runs_on aimehub/* names only the other maker's architectures"),
         ({"catalog_file": "{}/none.repo"}, "catalog", "no such file"),
         ({"catalog_file": "{}/part.repo"}, "catalog", "line 2"),
+        ({"registry_auth_file": "{}/open.json"}, "registries", "others may read it"),
         ({"min_free_disk": 1 << 40}, "disk", "no new server starts"),
         ({"gpu_injection": "cdi"}, "gpu way", "CDI is off in engine 20.10.24"),
     ],
@@ -134,6 +136,7 @@ def test_what_the_settings_get_wrong(
     row = "Pytorch, 2.8.0, [CUDA_ADA], aimehub/pytorch\n"
     (tmp_path / "full.repo").write_text(row)
     (tmp_path / "part.repo").write_text(f"{row}Pytorch, 1\n")
+    (tmp_path / "open.json").write_text("{}")
     monkeypatch.setattr(wiring, "inventory", lambda settings: Devices())
     where = str(tmp_path)
     filled = {k: v.format(where) if isinstance(v, str) else v for k, v in setting.items()}
@@ -141,6 +144,17 @@ def test_what_the_settings_get_wrong(
     assert code == 1
     assert [check["name"] for check in checks.values() if not check["ok"]] == [name]
     assert told in checks[name]["detail"]
+
+
+def test_log_ins_are_told_without_what_is_secret(doctor: Doctor, tmp_path: Path) -> None:
+    file, auth = tmp_path / "auth.json", base64.b64encode(b"hub:geheim").decode()
+    file.write_text(json.dumps({"auths": {"r.example.org": {"auth": auth}}}))
+    file.chmod(0o600)
+    code, checks = doctor(registry_auth_file=str(file))
+    assert code == 0
+    assert checks["registries"]["detail"] == "log-ins for r.example.org"
+    assert "geheim" not in str(checks)
+    assert auth not in str(checks)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +204,7 @@ def test_an_engine_that_is_away_hides_none_of_the_rest(doctor: Doctor, engine: H
     engine.unreachable = True
     code, checks = doctor()
     assert code == 1
-    assert list(checks) == NAMES[:6]
+    assert list(checks) == NAMES[:7]
     assert "does not answer" in checks["engine"]["detail"]
 
 

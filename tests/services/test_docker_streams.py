@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
+from ds01_spawner.core.registries import Login
 from ds01_spawner.errors import EngineUnavailable
 from ds01_spawner.services import build_output
 from ds01_spawner.services.docker_client import Timeouts
@@ -54,6 +59,35 @@ async def test_an_error_inside_a_pull_is_raised(engine: DockerEngine, canned: Wi
     with pytest.raises(EngineStreamError, match="disk full") as failed:
         await engine.pull("a:1", seen.append)
     assert (seen, failed.value.code) == (events[:1], None)
+
+
+async def test_a_pull_is_given_its_own_log_in_and_nobody_else_any(
+    canned: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of the account that the hub runs as, either."""
+    auth = base64.b64encode(b"somebody:geheim").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"r.example.org": {"auth": auth}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    canned.answers["/images/create"] = canned.answers["/build"] = Answer(stream=[])
+    engine = DockerEngine(canned.url, api_version="1.41")
+    name = "r.example.org/a:1"
+    await engine.pull(name, print)
+    await engine.pull(name, print, Login("r.example.org", "hub", "geheim"))
+    canned.answers["/images/a:1/json"] = Answer({"Id": "sha256:1"})
+    await build(engine, print)
+    await engine.close()
+    given = re.findall(r"(?im)^(x-registry-\w+): (\S+)", "\n".join(canned.heads))
+    decoded = [json.loads(base64.urlsafe_b64decode(value)) for _, value in given]
+    assert {header.lower() for header, _ in given} == {"x-registry-auth"}
+    assert decoded == [
+        {},
+        {
+            "username": "hub",
+            "password": "geheim",
+            "identitytoken": "",
+            "serveraddress": "r.example.org",
+        },
+    ]
 
 
 async def test_an_error_inside_a_build_is_raised_with_its_exit_code(

@@ -200,7 +200,8 @@ class DS01Spawner(Settings, DockerSpawner):
         env = super().get_env()
         env.pop("JUPYTER_IMAGE_SPEC", None)
         # Where TensorBoard's pages are for the browser; the server passes them on.
-        env["TENSORBOARD_PROXY_URL"] = f"{self.server.base_url}proxy/%PORT%/"
+        if self.server:
+            env["TENSORBOARD_PROXY_URL"] = f"{self.server.base_url}proxy/%PORT%/"
         return {key: str(value) for key, value in env.items()}
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ from ds01_spawner.services.settings import Settings, from_config
 
 LEASE, DEVICE, UID, HUB, TOKEN = "<lease>", "<device>", "<uid>", "<hub>", "<token>"
 TOKENS = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN")
-HUBS_OWN = ("JUPYTERHUB_", "JPY_")
+HUBS_OWN = ("JUPYTERHUB_", "JPY_", "TENSORBOARD_PROXY_URL")
 
 
 async def render(

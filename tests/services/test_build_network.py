@@ -203,7 +203,7 @@ async def test_a_step_that_lost_its_engine_is_swept_and_nobody_s_container_else(
     calls = len(engine.calls)
     await network.sweep()
     await network.sweep()
-    assert len(engine.calls) - calls == 3  # and nothing is looked for any more
+    assert len(engine.calls) - calls == 5  # and nothing is looked for any more
 
 
 async def test_what_the_engine_made_too_late_is_swept(engine: Host, network: GatedNetwork) -> None:

@@ -23,6 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_decided import with_moved_end
 from ds01_spawner.services.ledger_faults import Faults, check_paused, paused
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_line import Line
@@ -44,7 +45,7 @@ class Ledger(Marks, Faults, Line):
 
         Offers that nobody could take up meanwhile are made anew.
         """
-        with self._transaction() as db:
+        with self._decision() as db:
             incarnation = self._new_id()
             started = rows.text_of(self._now())
             db.execute(
@@ -171,7 +172,7 @@ class Ledger(Marks, Faults, Line):
             holder = rows.conflict(db, lease)
             if holder:
                 raise DeviceHeld(lease.id, holder)
-            now = self._now()
+            now, lease = self._now(), with_moved_end(db, lease)
             until = lease.until
             if until is None and lease.devices:
                 until = after_hours(now, self._ceiling_h)
@@ -187,14 +188,14 @@ class Ledger(Marks, Faults, Line):
 
     def set_until(self, lease_id: str, until: datetime) -> Lease:
         """Move the end of a lease. LeaseLost where it is gone."""
-        with self._transaction() as db:
+        with self._decision() as db:
             moved = replace(_live(db, lease_id), until=until)
             rows.update(db, moved)
             return moved
 
     def keep(self, lease_id: str, until: datetime) -> Lease:
         """Count it as used until then at least. LeaseLost where it is gone or being ended."""
-        with self._transaction() as db:
+        with self._decision() as db:
             lease = _live(db, lease_id)
             if lease.state == "releasing":
                 raise LeaseLost(f"lease {lease_id} is being released")

@@ -149,6 +149,10 @@ CREATE TABLE fault (
 );
 CREATE INDEX fault_of_user ON fault (hub, user);
 """
+# Ends that were moved, of leases that are yet to be put back after the ledger was lost.
+_MOVED = """
+CREATE TABLE moved_end (lease TEXT PRIMARY KEY, until TEXT, keep_until TEXT);
+"""
 _LEASES_ASIDE = """
 ALTER TABLE lease RENAME TO lease_1;
 ALTER TABLE lease_device RENAME TO device_1;
@@ -162,7 +166,7 @@ INSERT INTO lease_device SELECT device, 0, 1, lease, position, device, host FROM
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """
-TABLES = _LEASES + _FIRST + _MARKS + _LINE + _FAULTS
+TABLES = _LEASES + _FIRST + _MARKS + _LINE + _FAULTS + _MOVED
 UPGRADES = {  # what makes version N of version N - 1
-    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _MARKS + _LINE + _FAULTS,
+    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _MARKS + _LINE + _FAULTS + _MOVED,
 }

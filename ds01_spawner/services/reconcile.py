@@ -246,7 +246,7 @@ def _beside(container: Seen, lease: Lease) -> bool:
 
 def _legible(container: Seen) -> bool:
     labels = container.labels
-    hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
+    hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours", "ds01.hold_hours")]
     known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
     told = all(not text or _HOURS.fullmatch(text) for text in hours)
     times = ("ds01.exempt_until", "ds01.exempt_idle_until")
@@ -300,6 +300,7 @@ def lease_of_labels(container: Seen, situation: Situation) -> Lease:
         container_name=container.name,
         hours=hours,
         idle_h=idle_h,
+        hold_h=_hours(labels, "ds01.hold_hours"),
         keep_until=_time(labels, "ds01.exempt_idle_until"),
         busy=situation.now,
         heard=situation.now,

@@ -493,7 +493,7 @@ def test_a_lost_ledger_loses_tickets_and_holds_alone(
         file.unlink()
     again = opened()
     again.begin_incarnation()
-    again.adopt(replace(lease, hold_h=None))
+    again.adopt(lease)
     assert [found.devices for found in again.leases()] == [("GPU-0",)]
     assert again.tickets() == again.holds() == ()
 

@@ -104,6 +104,7 @@ WINDOWS = [
     ("labels incomplete", None, container(units=""), ["remove ds01.ada"]),
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
     ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
+    ("nor how long it is kept", None, container(hold_hours="-1"), ["remove ds01.ada"]),
     ("nor of a time", None, container(exempt_until="tomorrow"), ["remove ds01.ada"]),
     ("there is no such day", None, container(exempt_idle_until="2026-02-30T00:00:00+00:00"),
      ["remove ds01.ada"]),
@@ -224,7 +225,7 @@ def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
 
 
 def test_an_adopted_lease_is_what_the_labels_say() -> None:
-    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5")
+    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5", hold_hours="0.25")
     (action,) = decide(Situation("hub", NOW, NEW, ()), [told])
     adopted = action.lease
     assert adopted
@@ -233,6 +234,7 @@ def test_an_adopted_lease_is_what_the_labels_say() -> None:
     assert (adopted.container, adopted.container_name) == ("c1", "ds01.ada")
     assert adopted.until == NOW - 2 * MINUTE + 4 * HOUR
     assert adopted.end == End(NOW + HOUR / 2, "idle")
+    assert adopted.hold_h == 0.25
 
 
 def test_an_adopted_lease_is_as_exempt_as_it_was() -> None:

@@ -172,6 +172,22 @@ async def test_a_lost_ledger_is_rebuilt(world: World) -> None:
     assert await world.run() == []
 
 
+async def test_what_labels_do_not_tell_is_beside_a_lost_ledger(world: World) -> None:
+    lease = await world.serve("ada")
+    later = world.time + timedelta(hours=40)
+    world.ledger.set_until(lease.id, later)
+    world.ledger.cordon(world.snapshot.devices[0].uuid, "a fan rattles")
+    world.ledger.close()
+    for file in world.path.parent.glob(f"{world.path.name}*"):
+        file.unlink()
+    world.begin()
+    assert await world.run() == [f"adopt {lease.id}"]
+    assert [again.until for again in world.ledger.leases()] == [later]
+    assert world.reserve("bob").devices == (world.snapshot.devices[2].uuid,)
+    with pytest.raises(NoDeviceFree):
+        world.reserve("eve")
+
+
 async def test_the_end_of_a_servers_time_is_told_once_and_then_comes(world: World) -> None:
     lease = await world.serve("ada")
     world.time += timedelta(hours=3, minutes=50)

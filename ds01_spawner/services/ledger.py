@@ -214,12 +214,15 @@ class Ledger(Marks, Faults, Line):
     def mark_warned(self, lease_id: str, end: End) -> None:
         """Remember that the user was told of this end; of a later one they are told anew.
 
-        It does not end earlier, idle or not.
+        It does not end earlier, idle or not, nor when its time was over before.
         """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
-                _kept(db, replace(lease, warned=end.at), end.at)
+                until = lease.until
+                if until is not None and end.kind == "time":
+                    until = max(until, end.at)
+                _kept(db, replace(lease, warned=end.at, until=until), end.at)
 
     # --- reading -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ds01_spawner.core.lifetime import End, after_hours, notice
 from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
+LATE = timedelta(minutes=5)  # a warning that comes so late was due while nobody could give it
 _HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
@@ -133,11 +134,9 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
 
 
 def due(lease: Lease, now: datetime) -> End | None:
-    """The end of a running server that has come; of idleness only after its user was told."""
-    end = lease.end
-    if lease.until is not None and now >= lease.until:
-        return End(lease.until, "time")
-    return end if end is not None and now >= end.at and lease.warned == end.at else None
+    """The end of a running server that has come, and that its user was told of."""
+    ends = (End(lease.until, "time") if lease.until else None, lease.end)
+    return next((end for end in ends if end and now >= end.at and lease.warned == end.at), None)
 
 
 def _why_over(lease: Lease, end: End) -> str:
@@ -147,15 +146,23 @@ def _why_over(lease: Lease, end: End) -> str:
 
 
 def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
-    """Tell of an end that is near. Who is told late of an idle server has the time all the same."""
-    before = notice(end, lease.idle_h, situation.rules.warn_before)
-    if situation.now < end.at - before:
+    """Tell of an end that is near; who is told late has the time all the same, once."""
+    now, rules = situation.now, situation.rules
+    before = notice(end, lease.idle_h, rules.warn_before)
+    if now < end.at - before:
         return
     if end.kind == "idle":
-        end = replace(end, at=max(end.at, situation.now + before))
+        end = replace(end, at=max(end.at, now + before))
         if lease.until is not None and lease.until <= end.at:
             end = End(lease.until, "time")
+    if end.kind == "time" and now - _to_be_told(lease, end, rules.warn_before) > LATE:
+        end = replace(end, at=max(end.at, now + rules.warn_before))
     yield Action("warn", lease.id, _why_soon(end), lease, end=end)
+
+
+def _to_be_told(lease: Lease, end: End, before: timedelta) -> datetime:
+    """When the warning of an end was due: not before the server ran, or that was its end."""
+    return max(end.at - before, lease.since, lease.warned or lease.since)
 
 
 def _why_soon(end: End) -> str:

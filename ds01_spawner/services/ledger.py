@@ -133,6 +133,7 @@ class Ledger(Marks, Faults, Line):
                 lease, state="bound", container=container, since=since, until=until, changed=since
             )
             rows.update(db, bound)
+            tickets.done(db, bound)
             return bound
 
     def releasing(self, lease_id: str, due: datetime | None = None) -> bool:
@@ -149,13 +150,19 @@ class Ledger(Marks, Faults, Line):
             rows.update(db, replace(lease, state="releasing", changed=self._now()))
             return True
 
-    def release(self, lease_id: str) -> bool:
-        """Free the lease and its devices; only after its container is gone. False: it was free."""
+    def release(self, lease_id: str, *, given_up: bool = False) -> bool:
+        """Free the lease and its devices; only after its container is gone. False: it was free.
+
+        The ticket of a start that failed waits again, but where it is `given_up`.
+        """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
                 now = self._now()
                 rows.delete(db, lease, now)
+                if given_up:
+                    tickets.done(db, lease)
+                tickets.waits_again(db, lease, now, self._rules)
                 if not paused(db, lease.hub, lease.user, self._fault_rule, now):
                     tickets.hold(db, lease, now)
             return lease is not None
@@ -179,6 +186,7 @@ class Ledger(Marks, Faults, Line):
             adopted = replace(lease, incarnation=rows.incarnation(db), until=until, changed=now)
             tickets.withdraw(db, lease)
             tickets.taken_up(db, lease)
+            tickets.done(db, lease)
             rows.insert(db, adopted, None)
             db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE key = 'generation'",

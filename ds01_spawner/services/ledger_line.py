@@ -120,10 +120,7 @@ class Line(LedgerFile):
     def leave(self, hub: str, user: str, server: str) -> bool:
         """Give up a place, and what was offered with it. False: there was none."""
         with self._transaction() as db:
-            ticket = tickets.read_of(db, hub, user, server)
-            if ticket is not None:
-                tickets.delete(db, ticket)
-            return ticket is not None
+            return tickets.delete_of(db, hub, user, server)
 
     def asked(
         self, hub: str, user: str, server: str, limits: Limits, wanted: Wanted | None = None

@@ -80,7 +80,8 @@ ALTER TABLE history ADD COLUMN used_h REAL;
 CREATE INDEX history_by_release ON history (released);
 CREATE INDEX history_of_user ON history (hub, user, released);
 """
-# What is offered to a ticket is nobody else's until the offer ends, which the tables see to.
+# What is offered to a ticket is nobody else's until the offer ends, which the tables see to. One
+# whose server starts waits no more, but is there until that runs: `lease` is the start's.
 _LINE = """
 CREATE TABLE ticket (
     id TEXT PRIMARY KEY,
@@ -97,9 +98,12 @@ CREATE TABLE ticket (
     offer_until TEXT,
     offer_units INTEGER,
     host TEXT NOT NULL,
+    lease TEXT,
     UNIQUE (hub, user, server),
+    CHECK (lease IS NULL OR offer_until IS NULL),
     CHECK ((offer_until IS NULL) = (offer_units IS NULL))
 );
+CREATE VIEW waiting AS SELECT * FROM ticket WHERE lease IS NULL;
 CREATE TABLE ticket_device (
     device TEXT NOT NULL,
     seat INTEGER NOT NULL,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -183,6 +184,26 @@ def test_where_it_cannot_be_written_the_decision_stands(
     assert [cordon.device for cordon in opened().cordons()] == ["GPU-0"]
     ledger.cordon("GPU-1", "")
     assert [one["device"] for one in json.loads(file.read_text())["aside"]] == ["GPU-0", "GPU-1"]
+
+
+def test_what_a_crash_kept_from_it_is_in_it_when_the_hub_is_back(
+    ledger: Ledger, file: Path, opened: Opened
+) -> None:
+    before = file.read_bytes()
+    ledger.cordon("GPU-0", "")
+    file.write_bytes(before)  # killed between the two
+    opened().begin_incarnation()
+    assert [one["device"] for one in json.loads(file.read_text())["aside"]] == ["GPU-0"]
+
+
+def test_it_is_whose_the_ledger_is(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    monkeypatch.setattr(os, "fchown", lambda _, user, group: given.append((user, group)))
+    ledger.cordon("GPU-0", "")
+    assert given == [(path.stat().st_uid, path.stat().st_gid)]
 
 
 def _change(**values: object) -> Callable[[Path], object]:

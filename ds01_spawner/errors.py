@@ -386,6 +386,22 @@ class LedgerUnusable(DS01Error):
         )
 
 
+class DecisionsUnread(DS01Error):
+    """What was decided, as it is kept beside the ledger, cannot be read."""
+
+    code = "decisions_unread"
+    status = 503
+    reason = "internal"
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(
+            f"What was decided of GPUs and running servers cannot be read from {path}: {why}.",
+            "The hub keeps the file aside and writes it anew. If the ledger was lost, no server "
+            "starts: set aside the GPUs again that nobody shall have (`ds01-spawner cordon`), "
+            "then run `ds01-spawner resume`.",
+        )
+
+
 class DeviceHeld(DS01Error):
     """A lease cannot be put back: another live lease has its device, server or number."""
 

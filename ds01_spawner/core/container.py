@@ -95,6 +95,7 @@ class ContainerPlan:
     simulated: bool = False
     hours: str = ""  # how long the server may run; empty: no limit
     idle_hours: str = ""  # how long its devices may go unused; empty: no limit
+    hold_hours: str = ""  # how long they are kept for its user after a stop; empty: not at all
     exempt_until: str = ""  # from the hours, ISO, UTC; empty: not exempt
     exempt_idle_until: str = ""  # from the idle hours
     cgroup_parent: str = ""
@@ -202,6 +203,7 @@ def labels(plan: ContainerPlan) -> dict[str, str]:
         "ds01.gpu.cards": ",".join(device.card for device in plan.devices),
         "ds01.hours": plan.hours,
         "ds01.idle_hours": plan.idle_hours,
+        "ds01.hold_hours": plan.hold_hours,
         "ds01.exempt_until": plan.exempt_until,
         "ds01.exempt_idle_until": plan.exempt_idle_until,
         "ds01.recipe": plan.recipe,

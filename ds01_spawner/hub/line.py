@@ -203,8 +203,13 @@ class HubLine:
         kept = await runtime.in_ledger(Ledger.holds)
         return alone | {hold.device for hold in kept if (hold.hub, hold.user) != me}, seats
 
-    async def place(self, user: str, server: str, offer: Offer) -> Place | None:
-        """The place of a server whose page is open now; `offer` is its user's."""
+    async def place(
+        self, user: str, server: str, offer: Offer, *, to_others: bool = False
+    ) -> Place | None:
+        """The place of a server whose page is open now; `offer` is its user's.
+
+        `to_others`: it is somebody else who looks, which keeps no offer alive.
+        """
         runtime, hub = self._runtime, self._runtime.settings.hub_id
         options = await self.options(user, server)
         if options is None:
@@ -212,10 +217,13 @@ class HubLine:
         wanted = None
         with suppress(OptionsRefused):  # a start tells of it
             wanted = parse(options, offer).wanted
-        before = await runtime.in_ledger(Ledger.asked, hub, user, server, offer.limits, wanted)
+        if to_others:
+            before = await runtime.in_ledger(Ledger.ticket_of, hub, user, server)
+        else:
+            before = await runtime.in_ledger(Ledger.asked, hub, user, server, offer.limits, wanted)
         if before is None:
             return None
-        if before.lapses:
+        if before.lapses and not to_others:
             self.soon()  # it may have slept
         line = await self._look_ahead()
         if before.id not in line:  # another process took it for us

@@ -26,7 +26,8 @@ class TicketHandler(APIHandler):
     """A server's place in the line: `users/NAME/server/ticket`, `users/NAME/servers/SERVER/ticket`.
 
     Who was refused a start with 409 takes a ticket and asks for it now and then, which is what an
-    open page does. Once `held_until` is told, the same options start the server until then.
+    open page does; others who may look keep nobody's place by it. Once `held_until` is told, the
+    same options start the server until then.
     """
 
     @needs_scope(START)  # type: ignore[untyped-decorator]
@@ -36,8 +37,8 @@ class TicketHandler(APIHandler):
         With the same devices as before it is the old place.
         """
         spawner = self._spawner_of(user_name)
-        if server_name and not self.allow_named_servers:
-            raise HTTPError(400, "Named servers are not enabled.")
+        if server_name:
+            await self._check_name(spawner, server_name)
         try:
             options = unwrap(self.get_json_body())
             user, runtime = spawner.user.name, spawner.runtime
@@ -56,8 +57,10 @@ class TicketHandler(APIHandler):
         `{"user", "server", "position", "of", "waits_for", "expected", "held_until", "options"}`,
         times in ISO 8601 or null. `expected` is the latest, as far as it can be told.
         """
+        spawner = self._spawner_of(user_name)
         try:
-            await self._tell_place(self._spawner_of(user_name), server_name)
+            others = self.current_user is not spawner.user
+            await self._tell_place(spawner, server_name, to_others=others)
         except DS01Error as error:
             raise to_http_error(error) from None
 
@@ -80,10 +83,30 @@ class TicketHandler(APIHandler):
         spawner: DS01Spawner = user.spawner
         return spawner
 
-    async def _tell_place(self, spawner: DS01Spawner, server: str) -> None:
+    async def _check_name(self, spawner: DS01Spawner, server: str) -> None:
+        """Refuse a server that the hub would not start, in its words. HTTPError."""
+        if hasattr(self, "_check_named_server_request"):  # from JupyterHub 6 on
+            await self._check_named_server_request(spawner.user, server, server)
+            return
+        if not self.allow_named_servers:
+            raise HTTPError(400, "Named servers are not enabled.")
+        if "/" in server:
+            raise HTTPError(400, f"Invalid server_name (may not contain '/'): {server}")
+        user, most = spawner.user, await self.get_current_user_named_server_limit()
+        named = list(user.all_spawners(include_default=False))
+        if 0 < most <= len(named) and server not in user.orm_spawners:
+            raise HTTPError(
+                400,
+                f"User {user.name} already has the maximum of {most} named servers."
+                "  One must be deleted before a new server can be created",
+            )
+
+    async def _tell_place(
+        self, spawner: DS01Spawner, server: str, *, to_others: bool = False
+    ) -> None:
         user, runtime = spawner.user.name, spawner.runtime
         offer, _ = await runtime.offer(user, spawner.group_names, spawner.ceilings)
-        place = await runtime.line.place(user, server, offer)
+        place = await runtime.line.place(user, server, offer, to_others=to_others)
         if place is None:
             raise NoTicket(server)
         self.write(json.dumps({"user": user, "server": server, **_model(place)}))

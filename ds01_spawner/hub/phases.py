@@ -22,6 +22,7 @@ from ds01_spawner.core.slugs import container_name
 from ds01_spawner.errors import (
     DS01Error,
     EngineRefusal,
+    LeaseLost,
     LimitNotApplied,
     NameTaken,
     ServerDied,
@@ -180,7 +181,7 @@ class Start:
 
     # --- undoing -----------------------------------------------------------------------------
 
-    async def undo(self) -> None:
+    async def undo(self, error: BaseException) -> None:
         """Remove the container, then release the lease. Called shielded, never raises."""
         self._turn.end()
         try:
@@ -194,7 +195,8 @@ class Start:
                 # A create call that failed may have made it all the same.
                 self.container = await _quietly(self._creating) or self.container
                 await containers.remove(self.runtime, self.container or self.name, self.lease.id)
-            await self.runtime.in_ledger(Ledger.release, self.lease.id)
+            given_up = keeps_no_place(error)
+            await self.runtime.in_ledger(Ledger.release, self.lease.id, given_up=given_up)
             self.runtime.line.soon()
             self._tell("gpu.release" if self.lease.devices else "container.release")
         except (DS01Error, EngineRefused) as error:
@@ -299,6 +301,16 @@ class Start:
             devices=list(lease.devices),
             container=self.container,
         )
+
+
+def keeps_no_place(error: BaseException) -> bool:
+    """Whether a start that ended so gives up the place in the line that it had.
+
+    It was cancelled, refused, stopped from outside, or what its user has put there ends at once.
+    """
+    if not isinstance(error, DS01Error):
+        return not isinstance(error, Exception)
+    return error.status < 500 or isinstance(error, LeaseLost | ServerDied)
 
 
 async def _quietly(task: Awaitable[Any]) -> Any:

@@ -138,6 +138,7 @@ class Grant:
     units: str
     hours: str
     idle_hours: str
+    hold_hours: str
     exempt_until: str
     exempt_idle_until: str
     architecture: str | None = None  # of the devices
@@ -156,6 +157,7 @@ class Grant:
             units=str(lease.units),
             hours=_hours(lease.hours),
             idle_hours=_hours(lease.idle_h),
+            hold_hours=_hours(lease.hold_h),
             exempt_until=lease.until.isoformat() if lease.until else "",
             exempt_idle_until=lease.keep_until.isoformat() if lease.keep_until else "",
             architecture=devices[0].architecture if devices else None,
@@ -212,6 +214,7 @@ def container_plan(
         simulated=settings.simulated,
         hours=grant.hours,
         idle_hours=grant.idle_hours,
+        hold_hours=grant.hold_hours,
         exempt_until=grant.exempt_until,
         exempt_idle_until=grant.exempt_idle_until,
     )

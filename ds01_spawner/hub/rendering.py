@@ -105,8 +105,8 @@ def _grant(request: Request, snapshot: Snapshot, exempted: Exempt) -> planning.G
     seat = DEVICE if seats > 1 else ""
     until, idle_until = (LEASE if time else "" for time in (exempted.runtime, exempted.idle))
     return planning.Grant(
-        LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, until, idle_until, architecture,
-        seat, seats,
+        LEASE, LEASE, LEASE, devices, slots, units, LEASE, LEASE, LEASE, until, idle_until,
+        architecture, seat, seats,
     )  # fmt: skip
 
 

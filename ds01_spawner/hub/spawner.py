@@ -153,7 +153,7 @@ class DS01Spawner(Settings, DockerSpawner):
             self.runtime.servers[self._key] = self
         except BaseException as error:
             self.object_id = ""
-            self._undoing = self.runtime.keep(start.undo())
+            self._undoing = self.runtime.keep(start.undo(error))
             if isinstance(error, Exception):  # who cancels comes to stop(), and waits there
                 await asyncio.shield(self._undoing)
             raise self._told(error) from None

@@ -17,8 +17,8 @@ from ds01_spawner.core.build_gate import ISOLATED
 from ds01_spawner.core.checks import Check, judged
 from ds01_spawner.core.policy import Policy
 from ds01_spawner.core.runs import of_other_maker
-from ds01_spawner.errors import BaseImageRefused, DS01Error
-from ds01_spawner.services import wiring
+from ds01_spawner.errors import BaseImageRefused, DecisionsUnread, DS01Error
+from ds01_spawner.services import ledger_decided, wiring
 from ds01_spawner.services.base_images import BaseImages
 from ds01_spawner.services.buildkit import COMMAND
 from ds01_spawner.services.engine import Engine, EngineNotFound, EngineRefused
@@ -104,6 +104,7 @@ def data(settings: Settings) -> Iterator[Check]:
     folder = Path(settings.data_dir)
     try:
         yield _folder(folder)
+        yield _decided(settings)
         if not settings.ledger_path.exists():
             yield Check("ledger", True, "not there yet, the hub makes it at its start")
             return
@@ -115,6 +116,24 @@ def data(settings: Settings) -> Iterator[Check]:
         )
     except DS01Error as error:
         yield Check("ledger", False, f"{error.message} {error.detail}".strip(), error.next_step)
+
+
+def _decided(settings: Settings) -> Check:
+    """What a lost ledger would be made anew with, besides labels."""
+    folder = Path(settings.data_dir)
+    file, unread = folder / ledger_decided.FILE, folder / ledger_decided.UNREAD
+    try:
+        decided = ledger_decided.read(file, simulated=settings.simulated)
+    except DecisionsUnread as error:
+        return Check("decisions", False, error.message, error.next_step)
+    if unread.exists():
+        told = DecisionsUnread(unread, "the hub has put it aside")
+        return Check("decisions", False, told.message, f"{told.next_step} Then delete the file.")
+    if decided is None:
+        return Check("decisions", True, "nothing is decided yet")
+    marks = len(decided.aside) + len(decided.struck)
+    parts = [f"{marks} GPUs set aside", *(["drained"] if decided.drained is not None else [])]
+    return Check("decisions", True, f"{file}: {', '.join(parts)}")
 
 
 def _folder(folder: Path) -> Check:

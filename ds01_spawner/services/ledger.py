@@ -23,6 +23,7 @@ from ds01_spawner.errors import (
 )
 from ds01_spawner.services import ledger_rows as rows
 from ds01_spawner.services import ledger_tickets as tickets
+from ds01_spawner.services.ledger_decided import with_moved_end
 from ds01_spawner.services.ledger_faults import Faults, check_paused, paused
 from ds01_spawner.services.ledger_file import READ
 from ds01_spawner.services.ledger_images import OwnImages
@@ -45,7 +46,7 @@ class Ledger(Marks, Faults, Line, OwnImages):
 
         Offers that nobody could take up meanwhile are made anew.
         """
-        with self._transaction() as db:
+        with self._decision() as db:
             incarnation = self._new_id()
             started = rows.text_of(self._now())
             db.execute(
@@ -133,6 +134,7 @@ class Ledger(Marks, Faults, Line, OwnImages):
                 lease, state="bound", container=container, since=since, until=until, changed=since
             )
             rows.update(db, bound)
+            tickets.done(db, bound)
             return bound
 
     def releasing(self, lease_id: str, due: datetime | None = None) -> bool:
@@ -149,13 +151,19 @@ class Ledger(Marks, Faults, Line, OwnImages):
             rows.update(db, replace(lease, state="releasing", changed=self._now()))
             return True
 
-    def release(self, lease_id: str) -> bool:
-        """Free the lease and its devices; only after its container is gone. False: it was free."""
+    def release(self, lease_id: str, *, given_up: bool = False) -> bool:
+        """Free the lease and its devices; only after its container is gone. False: it was free.
+
+        The ticket of a start that failed waits again, but where it is `given_up`.
+        """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
                 now = self._now()
                 rows.delete(db, lease, now)
+                if given_up:
+                    tickets.done(db, lease)
+                tickets.waits_again(db, lease, now, self._rules)
                 if not paused(db, lease.hub, lease.user, self._fault_rule, now):
                     tickets.hold(db, lease, now)
             return lease is not None
@@ -172,13 +180,14 @@ class Ledger(Marks, Faults, Line, OwnImages):
             holder = rows.conflict(db, lease)
             if holder:
                 raise DeviceHeld(lease.id, holder)
-            now = self._now()
+            now, lease = self._now(), with_moved_end(db, lease)
             until = lease.until
             if until is None and lease.devices:
                 until = after_hours(now, self._ceiling_h)
             adopted = replace(lease, incarnation=rows.incarnation(db), until=until, changed=now)
             tickets.withdraw(db, lease)
             tickets.taken_up(db, lease)
+            tickets.done(db, lease)
             rows.insert(db, adopted, None)
             db.execute(
                 "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE key = 'generation'",
@@ -188,14 +197,14 @@ class Ledger(Marks, Faults, Line, OwnImages):
 
     def set_until(self, lease_id: str, until: datetime) -> Lease:
         """Move the end of a lease. LeaseLost where it is gone."""
-        with self._transaction() as db:
+        with self._decision() as db:
             moved = replace(_live(db, lease_id), until=until)
             rows.update(db, moved)
             return moved
 
     def keep(self, lease_id: str, until: datetime) -> Lease:
         """Count it as used until then at least. LeaseLost where it is gone or being ended."""
-        with self._transaction() as db:
+        with self._decision() as db:
             lease = _live(db, lease_id)
             if lease.state == "releasing":
                 raise LeaseLost(f"lease {lease_id} is being released")
@@ -214,12 +223,15 @@ class Ledger(Marks, Faults, Line, OwnImages):
     def mark_warned(self, lease_id: str, end: End) -> None:
         """Remember that the user was told of this end; of a later one they are told anew.
 
-        It does not end earlier, idle or not.
+        It does not end earlier, idle or not, nor when its time was over before.
         """
         with self._transaction() as db:
             lease = rows.read_one(db, lease_id)
             if lease is not None:
-                _kept(db, replace(lease, warned=end.at), end.at)
+                until = lease.until
+                if until is not None and end.kind == "time":
+                    until = max(until, end.at)
+                _kept(db, replace(lease, warned=end.at, until=until), end.at)
 
     # --- reading -----------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Faults(LedgerFile):
         A boot resets every card, and what is still wrong then the first looks find. The rule by
         which devices come back without one is `core.health`'s, for as long as a hub runs.
         """
-        with self._transaction() as db:
+        with self._decision() as db:
             db.execute("DELETE FROM strike WHERE boot != ?", (boot,))
             found = db.execute("SELECT device, xid, since FROM strike ORDER BY device").fetchall()
             return tuple(Xid(uuid, xid, datetime.fromisoformat(at)) for uuid, xid, at in found)
@@ -62,7 +62,7 @@ class Faults(LedgerFile):
 
         Those of `written` that an admin has lifted since, which are not written again.
         """
-        with self._transaction() as db:
+        with self._decision() as db:
             found = {row[0] for row in db.execute("SELECT device FROM strike")}
             lifted = frozenset(written) - found
             now = {xid.device: xid for xid in struck if xid.device not in lifted}
@@ -82,7 +82,7 @@ class Faults(LedgerFile):
         That is who had the device at the time, alone: where several did, nobody does. Who has to
         wait for it gives up their places in the line, and what is kept for them.
         """
-        with self._transaction() as db:
+        with self._decision() as db:
             oldest = self._now() - 2 * self._fault_rule.window
             db.execute("DELETE FROM fault WHERE at <= ?", (text_of(oldest),))
             found = [
@@ -118,7 +118,7 @@ class Faults(LedgerFile):
 
     def forgive(self, hub: str, user: str) -> bool:
         """Have nobody answer for a user's faults so far. False: the user was not kept from GPUs."""
-        with self._transaction() as db:
+        with self._decision() as db:
             was = paused(db, hub, user, self._fault_rule, self._now())
             db.execute(
                 "UPDATE fault SET hub = '', user = '' WHERE hub = ? AND user = ?", (hub, user)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 from ds01_spawner.core.faults import FaultRule
-from ds01_spawner.errors import LedgerUnusable
+from ds01_spawner.errors import DS01Error, LedgerUnusable
+from ds01_spawner.services import ledger_decided
 from ds01_spawner.services.ledger_opening import identity, in_words, open_ledger, patiently
 
+log = logging.getLogger(__name__)
 GPU_CEILING_H = 72.0
 HOLD_CEILING_H = 1.0
 BUSY_TIMEOUT_S = 5.0
@@ -76,3 +79,17 @@ class LedgerFile:
                 raise
             except sqlite3.Error as error:
                 raise in_words(error, self._path) from error
+
+    @contextmanager
+    def _decision(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that decides what labels do not tell: then it is written beside, too."""
+        with self._transaction() as db:
+            yield db
+        try:
+            # Gathered under the ledger's lock: of several processes the last to write has it all.
+            with self._transaction() as db:
+                decided = ledger_decided.gather(db, simulated=self._simulated, now=self._now())
+                file = self._path.with_name(ledger_decided.FILE)
+                ledger_decided.write(file, decided, self._path)
+        except (DS01Error, OSError) as error:  # the ledger has it; the next decision tries again
+            log.warning("What was decided is not written beside the ledger: %s", error)

@@ -120,10 +120,7 @@ class Line(LedgerFile):
     def leave(self, hub: str, user: str, server: str) -> bool:
         """Give up a place, and what was offered with it. False: there was none."""
         with self._transaction() as db:
-            ticket = tickets.read_of(db, hub, user, server)
-            if ticket is not None:
-                tickets.delete(db, ticket)
-            return ticket is not None
+            return tickets.delete_of(db, hub, user, server)
 
     def asked(
         self, hub: str, user: str, server: str, limits: Limits, wanted: Wanted | None = None
@@ -133,9 +130,7 @@ class Line(LedgerFile):
         `wanted` is what its options mean now, where they still mean something: the policy's seats
         may have changed, or what an image runs on. It keeps its place.
         """
-        with self._transaction(READ) as db:  # most servers have none
-            ticket = tickets.read_of(db, hub, user, server)
-        if ticket is None:
+        if self.ticket_of(hub, user, server) is None:  # most servers have none
             return None
         with self._transaction() as db:
             ticket = tickets.read_of(db, hub, user, server)
@@ -145,6 +140,11 @@ class Line(LedgerFile):
                     ticket = replace(ticket, wanted=wanted, offer=None)
                 tickets.update(db, ticket)
             return ticket
+
+    def ticket_of(self, hub: str, user: str, server: str) -> Ticket | None:
+        """The ticket of a server, looked at by others than its user."""
+        with self._transaction(READ) as db:
+            return tickets.read_of(db, hub, user, server)
 
     def ticket_options(self, hub: str, user: str, server: str) -> dict[str, Any] | None:
         """The options that the ticket of a server was taken with; None: it has no ticket."""

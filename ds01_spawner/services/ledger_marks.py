@@ -33,7 +33,7 @@ class Marks(LedgerFile):
 
     def cordon(self, device: str, why: str) -> Cordon:
         """Give the device to nobody from now on; said again, the reason is the new one."""
-        with self._transaction() as db:
+        with self._decision() as db:
             made = Cordon(device, self._now(), why)
             db.execute(
                 "INSERT INTO cordon VALUES (?, ?, ?) "
@@ -44,7 +44,7 @@ class Marks(LedgerFile):
 
     def uncordon(self, device: str) -> bool:
         """Give the device out again. False: it was not set aside."""
-        with self._transaction() as db:
+        with self._decision() as db:
             tables = ("cordon", "strike")
             gone = [db.execute(f"DELETE FROM {t} WHERE device = ?", (device,)) for t in tables]  # noqa: S608 - our own names
             return any(deleted.rowcount > 0 for deleted in gone)
@@ -65,12 +65,12 @@ class Marks(LedgerFile):
 
     def drain(self, why: str) -> None:
         """Let no new server start, with a reason that its users read; servers that run go on."""
-        with self._transaction() as db:
+        with self._decision() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('drained', ?)", (why,))
 
     def resume(self) -> bool:
         """Let servers start again. False: they were not kept from it."""
-        with self._transaction() as db:
+        with self._decision() as db:
             return db.execute("DELETE FROM meta WHERE key = 'drained'").rowcount > 0
 
     def note_epoch(self, epoch: str) -> bool:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds01_spawner.errors import LedgerBusy, LedgerUnusable
+from ds01_spawner.services import ledger_decided
 from ds01_spawner.services.ledger_schema import APPLICATION_ID, TABLES, UPGRADES, VERSION
 
 _RETRY_S = 0.001
@@ -112,6 +113,8 @@ def _set_up(
         version = _version(connection, path)
         if version is None:
             _create(connection, simulated, now)
+            decided = path.with_name(ledger_decided.FILE)
+            ledger_decided.put_back(connection, decided, simulated=simulated)
         for newer in range(version or VERSION, VERSION):
             _run(connection, UPGRADES[newer + 1])
         if version != VERSION:  # writing it again would need room on the disk

@@ -80,7 +80,8 @@ ALTER TABLE history ADD COLUMN used_h REAL;
 CREATE INDEX history_by_release ON history (released);
 CREATE INDEX history_of_user ON history (hub, user, released);
 """
-# What is offered to a ticket is nobody else's until the offer ends, which the tables see to.
+# What is offered to a ticket is nobody else's until the offer ends, which the tables see to. One
+# whose server starts waits no more, but is there until that runs: `lease` is the start's.
 _LINE = """
 CREATE TABLE ticket (
     id TEXT PRIMARY KEY,
@@ -97,9 +98,12 @@ CREATE TABLE ticket (
     offer_until TEXT,
     offer_units INTEGER,
     host TEXT NOT NULL,
+    lease TEXT,
     UNIQUE (hub, user, server),
+    CHECK (lease IS NULL OR offer_until IS NULL),
     CHECK ((offer_until IS NULL) = (offer_units IS NULL))
 );
+CREATE VIEW waiting AS SELECT * FROM ticket WHERE lease IS NULL;
 CREATE TABLE ticket_device (
     device TEXT NOT NULL,
     seat INTEGER NOT NULL,
@@ -164,6 +168,10 @@ CREATE TABLE environment (
     PRIMARY KEY (hub, user, image)
 );
 """
+# Ends that were moved, of leases that are yet to be put back after the ledger was lost.
+_MOVED = """
+CREATE TABLE moved_end (lease TEXT PRIMARY KEY, until TEXT, keep_until TEXT);
+"""
 _LEASES_ASIDE = """
 ALTER TABLE lease RENAME TO lease_1;
 ALTER TABLE lease_device RENAME TO device_1;
@@ -177,7 +185,9 @@ INSERT INTO lease_device SELECT device, 0, 1, lease, position, device, host FROM
 DROP TABLE device_1;
 DROP TABLE lease_1;
 """
-TABLES = _LEASES + _FIRST + _MARKS + _LINE + _FAULTS + _ENVIRONMENTS
+# All that version 2 adds to the leases.
+_OF_2 = _MARKS + _LINE + _FAULTS + _MOVED + _ENVIRONMENTS
+TABLES = _LEASES + _FIRST + _OF_2
 UPGRADES = {  # what makes version N of version N - 1
-    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _MARKS + _LINE + _FAULTS + _ENVIRONMENTS,
+    2: _LEASES_ASIDE + _LEASES + _LEASES_BACK + _OF_2,
 }

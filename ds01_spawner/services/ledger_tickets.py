@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
-from ds01_spawner.core.tickets import Hold, Offer, Person, Ticket, Use, decayed
+from ds01_spawner.core.tickets import Hold, Offer, Person, Rules, Ticket, Use, decayed
 from ds01_spawner.services.ledger_rows import Lease, LeaseRequest, text_of
 
 REMEMBERED = timedelta(weeks=5)  # of earlier use; what is older counts nearly nothing
@@ -27,7 +27,7 @@ SELECT ticket.*, (
         SELECT device FROM ticket_device WHERE ticket = ticket.id ORDER BY position
     )
 ) AS devices, (SELECT max(seat) FROM ticket_device WHERE ticket = ticket.id) AS seat,
-(SELECT max(seats) FROM ticket_device WHERE ticket = ticket.id) AS seats FROM ticket
+(SELECT max(seats) FROM ticket_device WHERE ticket = ticket.id) AS seats FROM waiting AS ticket
 """
 _UPDATE = """
 UPDATE ticket SET wish = :wish, hours = :hours, since = :since, asked = :asked, lapses = :lapses,
@@ -35,7 +35,7 @@ UPDATE ticket SET wish = :wish, hours = :hours, since = :since, asked = :asked, 
 """
 _INSERT = """
 INSERT INTO ticket VALUES (:id, :hub, :user, :server, :wish, :options, :hours, :since, :asked,
-    :lapses, :bypassed, :offer_until, :offer_units, 'local')
+    :lapses, :bypassed, :offer_until, :offer_units, 'local', NULL)
 """
 _OF_SERVER = " WHERE hub = ? AND user = ? AND server = ?"
 
@@ -100,6 +100,14 @@ def delete(db: sqlite3.Connection, ticket: Ticket) -> None:
     db.execute("DELETE FROM ticket WHERE id = ?", (ticket.id,))
 
 
+def delete_of(db: sqlite3.Connection, hub: str, user: str, server: str) -> bool:
+    """Take away the ticket of a server, also while that starts. False: it did not wait."""
+    waits = read_of(db, hub, user, server) is not None
+    query = "DELETE FROM ticket WHERE hub = ? AND user = ? AND server = ?"
+    db.execute(query, (hub, user, server))
+    return waits
+
+
 def withdraw(db: sqlite3.Connection, lease: Lease) -> None:
     """Take what a lease was found to have from whom it is promised to."""
     for device in lease.devices:
@@ -113,15 +121,40 @@ def withdraw(db: sqlite3.Connection, lease: Lease) -> None:
 
 
 def taken_up(db: sqlite3.Connection, lease: Lease) -> None:
-    """A server starts: its ticket has done its work, and what was kept for its user is used.
+    """A server starts: its ticket waits no more, and what was kept for its user is used.
 
     Who takes none of what was kept for them, but something else, wants that no more.
     """
     server = (lease.hub, lease.user, lease.server)
-    db.execute("DELETE FROM ticket WHERE hub = ? AND user = ? AND server = ?", server)
+    query = (
+        "UPDATE ticket SET lease = ?, offer_until = NULL, offer_units = NULL "
+        "WHERE hub = ? AND user = ? AND server = ?"
+    )
+    db.execute(query, (lease.id, *server))
+    of_lease = "SELECT id FROM ticket WHERE lease = ?"
+    db.execute(f"DELETE FROM ticket_device WHERE ticket IN ({of_lease})", (lease.id,))  # noqa: S608
     if lease.devices and not has_kept(db, lease):
         forget_holds(db, lease.hub, lease.user)
     db.executemany("DELETE FROM hold WHERE device = ?", [(device,) for device in lease.devices])
+
+
+def done(db: sqlite3.Connection, lease: Lease) -> None:
+    """The server runs, or its start was given up: its ticket has done its work."""
+    db.execute("DELETE FROM ticket WHERE lease = ?", (lease.id,))
+
+
+def waits_again(db: sqlite3.Connection, lease: Lease, now: datetime, rules: Rules) -> None:
+    """A start failed: its ticket has its old place again, as if its page had been open.
+
+    That counts as an offer that lapsed, so that who fails again and again holds up nobody.
+    """
+    db.execute(
+        "UPDATE ticket SET lease = NULL, asked = ?, lapses = lapses + 1 "
+        "WHERE lease = ? AND lapses + 1 < ? "
+        "AND (SELECT count(*) FROM waiting WHERE hub = ? AND user = ?) < ?",
+        (text_of(now), lease.id, rules.max_lapses, lease.hub, lease.user, rules.max_tickets),
+    )
+    done(db, lease)
 
 
 def has_kept(db: sqlite3.Connection, lease: Lease) -> bool:
@@ -139,7 +172,7 @@ def forget_holds(db: sqlite3.Connection, hub: str, user: str) -> None:
 
 def others_wait(db: sqlite3.Connection, hub: str, user: str) -> bool:
     """Whether anybody but this user is in the line."""
-    query = "SELECT EXISTS (SELECT 1 FROM ticket WHERE NOT (hub = ? AND user = ?))"
+    query = "SELECT EXISTS (SELECT 1 FROM waiting WHERE NOT (hub = ? AND user = ?))"
     return bool(db.execute(query, (hub, user)).fetchone()[0])
 
 
@@ -195,7 +228,7 @@ def _values(ticket: Ticket) -> dict[str, Any]:
 
 def any_wait(db: sqlite3.Connection, now: datetime) -> bool:
     """Whether a start has to look who waits, or for whom something is kept."""
-    query = "SELECT EXISTS (SELECT 1 FROM ticket) OR EXISTS (SELECT 1 FROM hold WHERE until > ?)"
+    query = "SELECT EXISTS (SELECT 1 FROM waiting) OR EXISTS (SELECT 1 FROM hold WHERE until > ?)"
     return bool(db.execute(query, (text_of(now),)).fetchone()[0])
 
 

@@ -7,17 +7,17 @@ part: no server ends because a driver hangs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.core.lifetime import End, after_hours, notice
+from ds01_spawner.core.lifetime import End, notice
+from ds01_spawner.services.labels import lease_of_labels, legible, server_of
 from ds01_spawner.services.ledger_rows import Lease
-from ds01_spawner.services.seen import Seen, number
+from ds01_spawner.services.seen import Seen
 
-_HOURS = re.compile(r"\d{1,9}(\.\d+)?(e[-+]?\d{1,2})?")
+LATE = timedelta(minutes=5)  # a warning that comes so late was due while nobody could give it
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
 EVENT_OF_ACTION: Mapping[Kind, str] = {  # in the event log, in DS01's words where it has some
@@ -133,11 +133,9 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
 
 
 def due(lease: Lease, now: datetime) -> End | None:
-    """The end of a running server that has come; of idleness only after its user was told."""
-    end = lease.end
-    if lease.until is not None and now >= lease.until:
-        return End(lease.until, "time")
-    return end if end is not None and now >= end.at and lease.warned == end.at else None
+    """The end of a running server that has come, and that its user was told of."""
+    ends = (End(lease.until, "time") if lease.until else None, lease.end)
+    return next((end for end in ends if end and now >= end.at and lease.warned == end.at), None)
 
 
 def _why_over(lease: Lease, end: End) -> str:
@@ -147,15 +145,23 @@ def _why_over(lease: Lease, end: End) -> str:
 
 
 def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
-    """Tell of an end that is near. Who is told late of an idle server has the time all the same."""
-    before = notice(end, lease.idle_h, situation.rules.warn_before)
-    if situation.now < end.at - before:
+    """Tell of an end that is near; who is told late has the time all the same, once."""
+    now, rules = situation.now, situation.rules
+    before = notice(end, lease.idle_h, rules.warn_before)
+    if now < end.at - before:
         return
     if end.kind == "idle":
-        end = replace(end, at=max(end.at, situation.now + before))
+        end = replace(end, at=max(end.at, now + before))
         if lease.until is not None and lease.until <= end.at:
             end = End(lease.until, "time")
+    if end.kind == "time" and now - _to_be_told(lease, end, rules.warn_before) > LATE:
+        end = replace(end, at=max(end.at, now + rules.warn_before))
     yield Action("warn", lease.id, _why_soon(end), lease, end=end)
+
+
+def _to_be_told(lease: Lease, end: End, before: timedelta) -> datetime:
+    """When the warning of an end was due: not before the server ran, or that was its end."""
+    return max(end.at - before, lease.since, lease.warned or lease.since)
 
 
 def _why_soon(end: End) -> str:
@@ -203,19 +209,21 @@ def _of_strays(
         if why:
             yield Action("remove", container.name, why, None, container.id)
             continue
-        lease = lease_of_labels(container, situation)
+        lease = lease_of_labels(
+            container, situation.incarnation, situation.now, situation.rules.warn_before
+        )
         live.append(lease)
         yield Action("adopt", lease.id, "its lease was lost and its server runs", lease)
 
 
 def _why_ghost(container: Seen, live: Iterable[Lease], situation: Situation) -> str:
     """Why a container cannot have its lease back; empty when it can."""
-    server = _server(container)
+    server = server_of(container)
     if container.lease in situation.released:
         return "its lease was released"
     if not container.alive:
         return "it has no lease and does not run"
-    if not _legible(container):
+    if not legible(container):
         return "it has no lease and its labels do not tell which it had"
     if container.devices and container.simulated != situation.simulated:
         return "it has no lease and its GPUs are not of this hub's kind"
@@ -225,7 +233,7 @@ def _why_ghost(container: Seen, live: Iterable[Lease], situation: Situation) -> 
 
 
 def _why_taken(container: Seen, live: Iterable[Lease], hub: str) -> str:
-    server = _server(container)
+    server = server_of(container)
     for lease in live:
         if lease.id == container.lease:
             return "another container has its lease"
@@ -242,69 +250,3 @@ def _beside(container: Seen, lease: Lease) -> bool:
     """Whether the two have different seats on a device that is shared in one way."""
     seat, seats = container.seat or (0, 1)
     return seats == lease.seats and seat != lease.seat
-
-
-def _legible(container: Seen) -> bool:
-    labels = container.labels
-    hours = [labels.get(name, "") for name in ("ds01.hours", "ds01.idle_hours")]
-    known = container.generation is not None and number(labels.get("ds01.units", "")) is not None
-    told = all(not text or _HOURS.fullmatch(text) for text in hours)
-    times = ("ds01.exempt_until", "ds01.exempt_idle_until")
-    told = told and all(not labels.get(name) or _time(labels, name) for name in times)
-    seated = container.seat is not None and (container.seat[1] == 1 or len(container.devices) == 1)
-    seated = seated and len(container.cards) == len(container.devices)
-    return bool(known and told and seated and labels.get("ds01.user"))
-
-
-def _server(container: Seen) -> tuple[str, str]:
-    return container.labels.get("ds01.user", ""), container.labels.get("ds01.server", "")
-
-
-def _hours(labels: Mapping[str, str], name: str) -> float | None:
-    return float(labels[name]) if labels.get(name) else None
-
-
-def _time(labels: Mapping[str, str], name: str) -> datetime | None:
-    """An aware time; None where there is none that can be read."""
-    try:
-        time = datetime.fromisoformat(labels.get(name, ""))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
-
-
-def lease_of_labels(container: Seen, situation: Situation) -> Lease:
-    """The lease that a running container was made for, from its labels.
-
-    Its end counts from the container's making, but is not near: its user is warned in time. How it
-    was used is lost, so it counts as used now.
-    """
-    labels, (user, server) = container.labels, _server(container)
-    hours, idle_h = _hours(labels, "ds01.hours"), _hours(labels, "ds01.idle_hours")
-    until, exempt = after_hours(container.created, hours), _time(labels, "ds01.exempt_until")
-    until = until and max(until, exempt or until)
-    seat, seats = container.seat or (0, 1)
-    return Lease(
-        id=container.lease,
-        generation=container.generation or 0,
-        hub=situation.hub,
-        user=user,
-        server=server,
-        state="bound",
-        devices=container.devices,
-        units=number(labels["ds01.units"]) or 0,
-        incarnation=situation.incarnation,
-        since=container.created,
-        until=until and max(until, situation.now + 2 * situation.rules.warn_before),
-        container=container.id,
-        container_name=container.name,
-        hours=hours,
-        idle_h=idle_h,
-        keep_until=_time(labels, "ds01.exempt_idle_until"),
-        busy=situation.now,
-        heard=situation.now,
-        looked=situation.now,
-        seat=seat,
-        seats=seats,
-        cards=container.cards,
-    )

@@ -82,7 +82,9 @@ async def test_without_a_limit_a_gpu_still_has_one(world: World) -> None:
     await world.start("marathon", GPU, "gpu")
     await later(world, hours=71)
     assert len(world.containers("marathon")) == 2
-    await later(world, hours=2)
+    await later(world, hours=2)  # nobody could tell of the end before: it is told now
+    assert len(world.containers("marathon")) == 2
+    await later(world, minutes=15)
     assert [c["Config"]["Labels"]["ds01.server"] for c in world.containers("marathon")] == ["cpu"]
     await world.stop("marathon", "cpu")
     await world.settled("marathon", "gpu")

@@ -10,8 +10,9 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from ds01_spawner.errors import DS01Error, LedgerBusy
+from ds01_spawner.errors import DS01Error, EngineUnavailable, LedgerBusy
 from ds01_spawner.hub import line
+from ds01_spawner.services.engine import EngineRefused
 from ds01_spawner.services.ledger import Ledger
 from ds01_spawner.services.ledger_line import Situation
 from tests.hub.clients import PATIENCE_S, Browser, Form, server_path, until
@@ -87,6 +88,48 @@ async def test_from_refused_to_started_in_turn(world: World, user: str, other: s
     assert [lease.state for lease in await world.leases(other)] == ["bound"]
     assert world.told(other)[:2] == ["queue.join", "queue.offer"]
     await world.stop(other)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("start_container", EngineRefused(500, "error running hook: exit status 1")),
+        ("create_container", EngineUnavailable("off")),
+    ],
+)
+async def test_a_start_that_fails_for_no_doing_of_its_users_has_its_place_again(
+    world: World, user: str, other: str, call: str, error: Exception
+) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    await world.stop(user)
+    assert "It is your turn" in (await its_turn(browser)).page
+    world.engine.fail_next(call, error)
+    await browser.post("spawn", {"line": ["start"]})
+    await until(lambda: "gpu.release" in world.told(other))
+    await until(lambda: world.told(other).count("queue.offer") == 2)
+    assert "It is your turn" in (await its_turn(browser)).page
+    assert world.told(other).count("queue.join") == 1
+    await browser.post("spawn", {"line": ["start"]})
+    await world.settled(other)
+    assert [lease.state for lease in await world.leases(other)] == ["bound"]
+    assert await world.runtime.in_ledger(Ledger.tickets) == ()
+    await world.stop(other)
+
+
+async def test_who_gives_up_a_start_gives_up_the_place(world: World, user: str, other: str) -> None:
+    await world.start(user, GPU)
+    browser = await world.browser(other)
+    await wait_in_line(browser)
+    await world.stop(user)
+    await its_turn(browser)
+    async with world.starting(other, GPU, at="create_container") as gate:
+        stop = asyncio.ensure_future(world.api("DELETE", server_path(other)))
+        await until(lambda: world.spawner(other)._undoing is not None)
+        gate.set()
+        await asyncio.wait_for(stop, PATIENCE_S)
+    assert await world.runtime.in_ledger(Ledger.tickets) == ()
 
 
 async def test_the_environment_is_made_while_its_user_waits(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPResponse
 from traitlets.config import Config
 
+from ds01_spawner.services.ledger import Ledger
 from tests.hub.clients import server_path, until
 from tests.hub.conftest import hub_of
-from tests.hub.world import World
+from tests.hub.world import TOKEN, World
 
 GPUS = "simulated:1xA100-40GB"
 GPU = {"framework": "Pytorch", "architecture": "CUDA_AMPERE", "gpus": 1, "gpu": "full", "hours": 4}
@@ -101,6 +102,49 @@ async def test_what_cannot_be_waited_for_is_refused_in_words(
     answer = await world.api("POST", ticket(user), options)
     assert answer.code == code, answer.body
     assert words.lower() in told(answer)["message"].lower()
+
+
+async def as_(world: World, token: str, path: str) -> HTTPResponse:
+    return await world.fetch(f"api/{path}", headers={"Authorization": f"token {token}"})
+
+
+async def test_only_its_users_look_keeps_a_place(world: World, user: str, other: str) -> None:
+    async def asked() -> datetime:
+        (waiting,) = await world.runtime.in_ledger(Ledger.tickets)
+        return waiting.asked
+
+    await world.start(user, GPU)
+    assert (await world.api("POST", ticket(other), GPU)).code == 201
+    own = world.spawner(other).user.new_api_token()
+    before = await asked()
+    world.passed += timedelta(minutes=1)
+    for token in (READER, TOKEN):
+        answer = await as_(world, token, ticket(other))
+        assert told(answer)["position"] == 1
+        assert await asked() == before
+    assert told(await as_(world, own, ticket(other)))["position"] == 1
+    assert await asked() >= before + timedelta(minutes=1)
+    await world.stop(user)
+
+
+async def test_no_ticket_for_a_server_that_the_hub_would_not_start(
+    world: World, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(server: str, words: str) -> None:
+        answer = await world.api("POST", ticket(user, server), GPU)
+        assert answer.code == 400
+        assert words in told(answer)["message"]
+        assert await world.runtime.in_ledger(Ledger.tickets) == ()
+
+    await refused("a%2Fb", "Invalid server_name")
+    settings = world.hub.tornado_application.settings
+    monkeypatch.setitem(settings, "named_server_limit_per_user", 1)
+    assert (await world.api("POST", ticket(user, "first"), GPU)).code == 201
+    assert (await world.start(user, {"gpus": 0}, "first")).code == 201
+    await refused("second", f"User {user} already has the maximum of 1 named servers.")
+    monkeypatch.setitem(settings, "allow_named_servers", False)
+    await refused("first", "Named servers are not enabled.")
+    await world.stop(user, "first")
 
 
 async def test_who_may_and_who_may_not(world: World, user: str) -> None:

@@ -53,11 +53,12 @@ async def filled(world: World, user: str, shown: dict[str, Any]) -> dict[str, An
         time.isoformat() if time and user == "excused" else ""
         for time in (lease.until, lease.keep_until)
     ]
-    hours = ["" if h is None else f"{h:g}" for h in (lease.hours, lease.idle_h)]
+    hours = ["" if h is None else f"{h:g}" for h in (lease.hours, lease.idle_h, lease.hold_h)]
     labels = {
         "ds01.lease": lease.id, "ds01.lease_generation": str(lease.generation),
         "ds01.units": str(lease.units), "ds01.gpu.seat": label(lease.seat, lease.seats),
         "ds01.hours": hours[0], "ds01.idle_hours": hours[1],
+        "ds01.hold_hours": hours[2],
         "ds01.exempt_until": exempt[0], "ds01.exempt_idle_until": exempt[1],
         "ds01.gpu.cards": ",".join(lease.cards),
         "ds01.gpu.uuids": ",".join(lease.devices), "ds01.gpu.slots": ",".join(slots),

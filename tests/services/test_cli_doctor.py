@@ -22,8 +22,8 @@ from ds01_spawner.services.settings import Settings
 from tests.fakes.engine import FakeEngine
 
 NAMES = [
-    "configuration", "policy", "catalog", "registries", "data folder", "ledger", "engine",
-    "clock", "storage", "disk", "cgroup", "limits", "engine warnings", "network",
+    "configuration", "policy", "catalog", "registries", "data folder", "decisions", "ledger",
+    "engine", "clock", "storage", "disk", "cgroup", "limits", "engine warnings", "network",
     "builder", "build network", "devices", "gpu way", "gpu hazards",
 ]  # fmt: skip
 GPU = Device("GPU-1", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30)
@@ -304,3 +304,24 @@ def test_its_lines(
     assert any(line.startswith("NO  limits           memory, ") for line in lines)
     assert any("swapaccount=1" in line for line in lines)
     assert lines[-1] == f"{len(NAMES)} checks, 1 not ok"
+
+
+def test_decisions_that_cannot_be_read(doctor: Doctor, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    settings = Settings(data_dir=str(data))
+    with closing(wiring.ledger(settings)) as ledger:
+        ledger.begin_incarnation()
+        ledger.cordon("GPU-1", "")
+        ledger.drain("")
+        assert doctor()[1]["decisions"]["detail"].endswith("1 GPUs set aside, drained")
+        (data / "decided.json").write_text("{")
+        code, checks = doctor()
+        assert (code, checks["decisions"]["ok"]) == (1, False)
+        assert "decided.json: Invalid JSON" in checks["decisions"]["detail"]
+        ledger.resume()
+    code, checks = doctor()
+    assert code == 1
+    assert "decided.json.unread: the hub has put it aside" in checks["decisions"]["detail"]
+    assert "ds01-spawner resume" in checks["decisions"]["fix"]
+    (data / "decided.json.unread").unlink()
+    assert doctor()[0] == 0

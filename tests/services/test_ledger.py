@@ -270,6 +270,11 @@ def test_the_end_of_a_lease_can_be_moved(ledger: Ledger) -> None:
     assert ledger.leases() == (moved,)
     assert moved.end
     assert moved.end.at == START + timedelta(hours=9) != moved.warned
+    ledger.mark_warned(lease.id, End(START + timedelta(hours=8), "time"))  # decided before
+    assert ledger.leases()[0].until == moved.end.at
+    late = End(START + timedelta(hours=9, minutes=15), "time")
+    ledger.mark_warned(lease.id, late)
+    assert ledger.leases()[0].end == late
     with pytest.raises(LeaseLost):
         ledger.set_until("unheard of", START)
 

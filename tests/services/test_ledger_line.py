@@ -227,6 +227,77 @@ def test_an_offer_whose_device_broke_is_not_taken_up(ledger: Ledger) -> None:
     assert ledger.tickets()[0].offer is None
 
 
+def reserve(ledger: Ledger, user: str, clock: Clock) -> Lease:
+    """A start that takes up its place, a minute later."""
+    run(ledger)
+    clock.pass_(minutes=1)
+    return ledger.reserve(request(user), snapshot(1))
+
+
+def test_a_start_that_fails_has_its_old_place_again(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    before = ledger.tickets()
+    clock.pass_(minutes=1)
+    wait(ledger, "eve")
+    lease = reserve(ledger, "bob", clock)
+    assert [ticket.user for ticket in ledger.tickets()] == ["eve"]
+    assert ledger.ticket_options("hub", "bob", "") is None
+    ledger.release(lease.id)
+    again = ledger.tickets()[0]
+    assert again == replace(before[0], asked=clock.time, lapses=1)
+    assert ledger.ticket_options("hub", "bob", "") == OPTIONS
+    clock.pass_(seconds=1)  # so that its device does not count as just given back
+    assert run(ledger) == ["bob offered GPU-0"]
+
+
+def test_a_start_that_fails_again_and_again_holds_up_nobody(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    clock.pass_(minutes=1)
+    wait(ledger, "eve")
+    for _ in range(2):
+        ledger.release(reserve(ledger, "bob", clock).id)
+    assert run(ledger) == ["eve offered GPU-0"]
+    assert [ticket.user for ticket in ledger.tickets()] == ["eve"]
+
+
+def test_a_start_that_the_hub_died_in_has_its_place_again(
+    ledger: Ledger, clock: Clock, opened: Callable[..., Ledger]
+) -> None:
+    wait(ledger, "bob")
+    lease = reserve(ledger, "bob", clock)
+    again = opened()
+    again.begin_incarnation()
+    again.release(lease.id)
+    assert [ticket.asked for ticket in again.tickets()] == [clock.time]
+
+
+def test_a_place_that_is_given_up_does_not_come_back(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    ledger.release(reserve(ledger, "bob", clock).id, given_up=True)
+    assert ledger.tickets() == ()
+    wait(ledger, "bob")
+    lease = reserve(ledger, "bob", clock)
+    assert not ledger.leave("hub", "bob", ""), "it does not wait now"
+    ledger.release(lease.id)
+    assert ledger.tickets() == ()
+    wait(ledger, "bob")
+    lease = reserve(ledger, "bob", clock)
+    ledger.bind(lease.id, lease.generation, "c")
+    ledger.release(lease.id)
+    assert ledger.tickets() == ()
+
+
+def test_places_that_come_back_are_bounded(ledger: Ledger, clock: Clock) -> None:
+    many = Limits(max_gpu_equivalents=9, max_containers_per_user=9)
+    wait(ledger, "bob", limits=many)
+    run(ledger)
+    lease = ledger.reserve(request("bob", limits=many), snapshot(1))
+    for server in "abc":
+        wait(ledger, "bob", server=server, limits=many)
+    ledger.release(lease.id)
+    assert [ticket.server for ticket in ledger.tickets()] == ["a", "b", "c"]
+
+
 def test_an_offer_that_is_not_taken_up_moves_on(ledger: Ledger, clock: Clock) -> None:
     wait(ledger, "bob")
     clock.pass_(seconds=1)
@@ -493,7 +564,7 @@ def test_a_lost_ledger_loses_tickets_and_holds_alone(
         file.unlink()
     again = opened()
     again.begin_incarnation()
-    again.adopt(replace(lease, hold_h=None))
+    again.adopt(lease)
     assert [found.devices for found in again.leases()] == [("GPU-0",)]
     assert again.tickets() == again.holds() == ()
 

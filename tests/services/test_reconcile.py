@@ -84,8 +84,11 @@ WINDOWS = [
     ("almost over", lease(until=NOW + 15 * MINUTE), container(), ["warn L"]),
     ("almost over, and told", lease(until=SOON, warned=SOON), container(), []),
     ("almost over, told of an earlier end", lease(until=SOON, warned=NOW), container(), ["warn L"]),
-    ("over", lease(until=NOW), container(), END),
-    ("over for long, not told", lease(until=LATE), container(), END),
+    ("over", lease(until=NOW, warned=NOW), container(), END),
+    ("over for long", lease(until=LATE, warned=LATE), container(), END),
+    ("over for long, not told", lease(until=LATE), container(), ["warn L"]),
+    ("over for long, told of an earlier end", lease(until=LATE, warned=LATE - HOUR), container(),
+     ["warn L"]),
     ("in use", lease(idle_h=2, busy=NOW), container(), []),
     ("idle for a while", lease(idle_h=2, busy=LATE + HOUR, since=LATE), container(), []),
     ("idle, to be told", lease(**IDLE), container(), ["warn L"]),
@@ -104,6 +107,7 @@ WINDOWS = [
     ("labels incomplete", None, container(units=""), ["remove ds01.ada"]),
     ("labels not ours to read", None, container(hours="soon"), ["remove ds01.ada"]),
     ("nor this one", None, container(idle_hours="never"), ["remove ds01.ada"]),
+    ("nor how long it is kept", None, container(hold_hours="-1"), ["remove ds01.ada"]),
     ("nor of a time", None, container(exempt_until="tomorrow"), ["remove ds01.ada"]),
     ("there is no such day", None, container(exempt_idle_until="2026-02-30T00:00:00+00:00"),
      ["remove ds01.ada"]),
@@ -157,6 +161,25 @@ def test_who_is_told_late_has_the_time_all_the_same() -> None:
         held = lease(idle_h=idle_h, since=LATE - HOUR)
         (action,) = decide(Situation("hub", NOW, NEW, (held,)), [container()])
         assert action.end == End(NOW + minutes * MINUTE, "idle")
+
+
+@pytest.mark.parametrize(
+    ("held", "end"),
+    [
+        pytest.param({"until": LATE}, 15, id="over"),
+        pytest.param({"until": NOW + 9 * MINUTE}, 15, id="to be told minutes ago"),
+        pytest.param({"until": NOW + 10 * MINUTE}, 10, id="told in time, nearly"),
+        pytest.param({"until": NOW + MINUTE, "since": NOW - MINUTE}, 1, id="ran for minutes only"),
+        pytest.param({"until": NOW + MINUTE, "warned": NOW}, 1, id="put off when it was told"),
+        pytest.param({"until": LATE, "idle_h": 1}, 15, id="over, and idle"),
+    ],
+)
+def test_whose_time_ended_while_nobody_could_tell_has_the_time_all_the_same(
+    held: dict[str, Any], end: int
+) -> None:
+    running = lease(**{"since": LATE - 3 * HOUR, **held})
+    (action,) = decide(Situation("hub", NOW, NEW, (running,)), [container()])
+    assert (action.action, action.end) == ("warn", End(NOW + end * MINUTE, "time"))
 
 
 def test_a_ghost_of_a_released_lease_is_removed_though_it_runs() -> None:
@@ -224,7 +247,7 @@ def test_nothing_is_adopted_that_the_hub_does_not_know() -> None:
 
 
 def test_an_adopted_lease_is_what_the_labels_say() -> None:
-    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5")
+    told = container(gpu__uuids="GPU-a,GPU-b", idle_hours="0.5", hold_hours="0.25")
     (action,) = decide(Situation("hub", NOW, NEW, ()), [told])
     adopted = action.lease
     assert adopted
@@ -233,6 +256,7 @@ def test_an_adopted_lease_is_what_the_labels_say() -> None:
     assert (adopted.container, adopted.container_name) == ("c1", "ds01.ada")
     assert adopted.until == NOW - 2 * MINUTE + 4 * HOUR
     assert adopted.end == End(NOW + HOUR / 2, "idle")
+    assert adopted.hold_h == 0.25
 
 
 def test_an_adopted_lease_is_as_exempt_as_it_was() -> None:

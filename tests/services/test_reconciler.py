@@ -172,6 +172,22 @@ async def test_a_lost_ledger_is_rebuilt(world: World) -> None:
     assert await world.run() == []
 
 
+async def test_what_labels_do_not_tell_is_beside_a_lost_ledger(world: World) -> None:
+    lease = await world.serve("ada")
+    later = world.time + timedelta(hours=40)
+    world.ledger.set_until(lease.id, later)
+    world.ledger.cordon(world.snapshot.devices[0].uuid, "a fan rattles")
+    world.ledger.close()
+    for file in world.path.parent.glob(f"{world.path.name}*"):
+        file.unlink()
+    world.begin()
+    assert await world.run() == [f"adopt {lease.id}"]
+    assert [again.until for again in world.ledger.leases()] == [later]
+    assert world.reserve("bob").devices == (world.snapshot.devices[2].uuid,)
+    with pytest.raises(NoDeviceFree):
+        world.reserve("eve")
+
+
 async def test_the_end_of_a_servers_time_is_told_once_and_then_comes(world: World) -> None:
     lease = await world.serve("ada")
     world.time += timedelta(hours=3, minutes=50)
@@ -182,11 +198,33 @@ async def test_the_end_of_a_servers_time_is_told_once_and_then_comes(world: Worl
     assert [a.action for a in world.told] == ["warn", "stop", "remove", "release"]
 
 
+async def test_who_was_told_late_has_the_time_once_however_often_the_hub_restarts(
+    world: World,
+) -> None:
+    lease = await world.serve("ada")
+    over = lease.until or world.time
+    world.ledger.close()
+    world.time = over + timedelta(hours=7)
+    world.begin()
+    back = world.time
+    assert await world.run() == [f"warn {lease.id}"]
+    for _ in range(3):
+        world.kill_hub()
+        assert await world.run() == []
+        assert [held.until for held in world.ledger.leases()] == [back + timedelta(minutes=15)]
+    world.ledger.close()
+    world.time = back + timedelta(hours=7)
+    world.begin()
+    assert await world.run() == ["stop ds01.ada", "remove ds01.ada", f"release {lease.id}"]
+
+
 async def test_an_end_that_is_put_off_at_the_last_moment_does_not_come(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = await world.serve("ada")
-    world.time += timedelta(hours=4)
+    world.time += timedelta(hours=3, minutes=50)
+    await world.run()
+    world.time += timedelta(minutes=10)
 
     async def in_ledger(method: Callable[..., T], *args: Any) -> T:
         if method is Ledger.releasing:
@@ -213,6 +251,8 @@ async def test_the_hub_may_stop_a_server_in_its_own_way(world: World) -> None:
         stop_server=stop,
     )  # fmt: skip
     world.time += timedelta(hours=5)
+    assert [a.action for a in await reconciler.run()] == ["warn"]
+    world.time += timedelta(minutes=15)
     assert [a.action for a in await reconciler.run()] == ["stop", "remove"]
     assert stopped == [lease.id]
     assert world.ledger.leases() == ()

@@ -155,6 +155,7 @@ class Ledger(Marks, Faults, Line):
             if lease is not None:
                 now = self._now()
                 rows.delete(db, lease, now)
+                tickets.end_holds(db, now)
                 if not paused(db, lease.hub, lease.user, self._fault_rule, now):
                     tickets.hold(db, lease, now)
             return lease is not None
@@ -257,7 +258,7 @@ class Ledger(Marks, Faults, Line):
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held, sharing = rows.held(db, request)
-        back = rows.just_released(db, snapshot.taken)
+        back = rows.just_released(db, snapshot.taken, self._now())
         kept = tickets.kept(db, request, self._now())
         taken = {**foreign, **back, **cordoned(db), **kept, **held}
         units = sum(lease.units for lease in own)

@@ -213,7 +213,6 @@ def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
 
     One that never ran, or whose time was over, keeps nothing.
     """
-    db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
     over = lease.end is not None and lease.end.at <= now
     if lease.hold_h and lease.container is not None and not over:
         until = text_of(now + timedelta(hours=lease.hold_h))
@@ -221,6 +220,11 @@ def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
             "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?)",
             [(device, lease.hub, lease.user, until, lease.host) for device in lease.devices],
         )
+
+
+def end_holds(db: sqlite3.Connection, now: datetime) -> None:
+    """Forget what is kept no longer: a clock that goes back shall not keep it again."""
+    db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
 
 
 def holds(db: sqlite3.Connection, now: datetime) -> tuple[Hold, ...]:

@@ -8,7 +8,7 @@ that says it is busy beside a device that never computes does not keep the devic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -115,6 +115,35 @@ def end_of(
         at = max(use.busy, min(use.heard, use.busy + idle)) + idle
         ends.append(End(max(at, keep_until) if keep_until else at, "idle"))
     return min(ends, key=lambda end: end.at, default=None)
+
+
+def due(
+    end: End | None, until: datetime | None, warned: datetime | None, now: datetime
+) -> End | None:
+    """The end of a server that has come: of its time, or of idleness once its user was told."""
+    if until is not None and now >= until:
+        return End(until, "time")
+    return end if end is not None and now >= end.at and warned == end.at else None
+
+
+def to_tell(
+    end: End | None,
+    until: datetime | None,
+    warned: datetime | None,
+    idle_h: float | None,
+    before: timedelta,
+    now: datetime,
+) -> End | None:
+    """The end that a user is to be told of now; None: it is far, or they were.
+
+    Who is told late of an idle server has the time all the same.
+    """
+    if end is None or warned == end.at or now < end.at - notice(end, idle_h, before):
+        return None
+    if end.kind == "time":
+        return end
+    late = replace(end, at=max(end.at, now + notice(end, idle_h, before)))
+    return End(until, "time") if until is not None and until <= late.at else late
 
 
 def notice(end: End, idle_h: float | None, before: timedelta) -> timedelta:

@@ -67,6 +67,10 @@ class Ticket:
         """Whether it let an offer lapse and has not been asked for since."""
         return self.lapses > 0 and self.asked <= self.since
 
+    def anew(self, now: datetime) -> Ticket:
+        """The ticket for a hub that begins: nobody loses a place or an offer by its absence."""
+        return replace(self, offer=None, asked=max(self.asked, now))
+
     def asked_for(self, now: datetime) -> Ticket:
         """The ticket with its page open now: awake, also when the clock went back."""
         return replace(self, asked=max(now, self.since + TICK) if self.lapses else now)

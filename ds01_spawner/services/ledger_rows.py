@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ds01_spawner.core.exemptions import Exempt
-from ds01_spawner.core.lifetime import End, Use, end_of
+from ds01_spawner.core.lifetime import End, Use, due, end_of
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.sharing import Shared, shared
@@ -88,6 +88,10 @@ class Lease:
         """When it ends as things are."""
         idle_h = self.idle_h if self.devices else None
         return end_of(self.until, idle_h, self.use, self.keep_until)
+
+    def over(self, now: datetime) -> End | None:
+        """The end that has come; of idleness only after its user was told."""
+        return due(self.end, self.until, self.warned, now)
 
 
 _TIMES = ("since", "until", "keep_until", "busy", "heard", "looked", "warned", "changed")

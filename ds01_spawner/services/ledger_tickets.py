@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -146,7 +145,7 @@ def others_wait(db: sqlite3.Connection, hub: str, user: str) -> bool:
 def begin_anew(db: sqlite3.Connection, now: datetime) -> None:
     """Have nobody lose a place or an offer by the time in which there was no hub."""
     for ticket in read(db, ""):
-        update(db, replace(ticket, offer=None, asked=max(ticket.asked, now)))
+        update(db, ticket.anew(now))
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:

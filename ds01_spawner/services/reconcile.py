@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.core.lifetime import End, after_hours, notice
+from ds01_spawner.core.lifetime import End, after_hours, to_tell
 from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen, number
 
@@ -119,7 +119,7 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    end, over = lease.end, due(lease, situation.now)
+    over = lease.over(situation.now)
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
@@ -128,16 +128,8 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
         yield from ending(lease, container, "the hub died before it recorded this server")
     elif over is not None:
         yield from ending(lease, container, _why_over(lease, over), over)
-    elif end is not None and lease.warned != end.at:
-        yield from _warning(lease, end, situation)
-
-
-def due(lease: Lease, now: datetime) -> End | None:
-    """The end of a running server that has come; of idleness only after its user was told."""
-    end = lease.end
-    if lease.until is not None and now >= lease.until:
-        return End(lease.until, "time")
-    return end if end is not None and now >= end.at and lease.warned == end.at else None
+    else:
+        yield from _warning(lease, situation)
 
 
 def _why_over(lease: Lease, end: End) -> str:
@@ -146,16 +138,11 @@ def _why_over(lease: Lease, end: End) -> str:
     return f"nothing used its GPU for {lease.idle_h:g} h"
 
 
-def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
-    """Tell of an end that is near. Who is told late of an idle server has the time all the same."""
-    before = notice(end, lease.idle_h, situation.rules.warn_before)
-    if situation.now < end.at - before:
-        return
-    if end.kind == "idle":
-        end = replace(end, at=max(end.at, situation.now + before))
-        if lease.until is not None and lease.until <= end.at:
-            end = End(lease.until, "time")
-    yield Action("warn", lease.id, _why_soon(end), lease, end=end)
+def _warning(lease: Lease, situation: Situation) -> Iterator[Action]:
+    before = situation.rules.warn_before
+    end = to_tell(lease.end, lease.until, lease.warned, lease.idle_h, before, situation.now)
+    if end is not None:
+        yield Action("warn", lease.id, _why_soon(end), lease, end=end)
 
 
 def _why_soon(end: End) -> str:

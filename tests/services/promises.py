@@ -27,8 +27,9 @@ class Promise:
     ends: datetime  # the latest that it may have
     exempt: Exempt
     moved: bool = False  # an admin set its end
-    vague: bool = False  # the ledger was an older one since
-    kept: datetime | None = None  # counts as used until then
+    vague: bool = False  # what was known of its use is lost, or not told by the clock
+    kept: datetime | None = None  # by the clock: it counts as used until then
+    warned: datetime | None = None  # by the clock: the latest end that its user was told of
     idle: timedelta = timedelta()  # for how long it was seen to be
     told: datetime | None = None  # a reconcile has found it idle for too long
 
@@ -81,15 +82,16 @@ class Promises:
                 promise.idle = timedelta()
 
     def clock_went_back(self) -> None:
-        """Who is idle may have the same time again."""
+        """Who is idle may have the same time again, and the end that they were told of."""
+        self.use_is_lost()
         for promise in self.of.values():
-            promise.idle, promise.told, promise.vague = timedelta(), None, True
+            if promise.warned:
+                promise.kept = max(promise.warned, promise.kept or promise.warned)
 
-    def ledger_was_lost(self, old: bool) -> None:
+    def use_is_lost(self) -> None:
         """Nobody knows any more how servers were used, or what was known is old."""
         for promise in self.of.values():
-            promise.idle, promise.told, promise.kept = timedelta(), None, None
-            promise.vague |= old
+            promise.idle, promise.told, promise.vague = timedelta(), None, True
 
     # --- what must hold --------------------------------------------------------------------------
 
@@ -99,6 +101,9 @@ class Promises:
             if action.action == "adopt" and action.lease:
                 promise = self.of[action.lease.id]
                 promise.ends = max(promise.ends, self.world.time + 2 * NOTICE)
+            elif action.action == "warn" and action.lease and action.end:
+                promise, at = self.of[action.lease.id], action.end.at
+                promise.warned = max(at, promise.warned or at)
             elif action.action == "stop" and action.lease and action.end:
                 self._not_too_early(action.lease, action.end.kind)
         for lease in runs:

@@ -645,7 +645,7 @@ class Histories(RuleBasedStateMachine):
         self.world.kill_hub(lose_ledger, old_ledger)
         self.world.ledger.remembered(self.boot)
         if lose_ledger or old_ledger:
-            self.promises.ledger_was_lost(old_ledger)
+            self.promises.use_is_lost()
         elif not rebooted:
             assert self.struck() == struck
         self.look()
@@ -784,16 +784,22 @@ class Histories(RuleBasedStateMachine):
         self.held = held
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.kill_hub(lose_ledger=False, late_start=False)
-            for lease in self.world.ledger.leases():
-                self.do(self.world.reconciler.end(lease, "the test ends"))
-            assert self.ours() == []
-            assert self.do(self.world.in_ledger(Ledger.leases)) == ()
-            self.everybody_has_a_turn()
-            self.world.ledger.close()
-        self.loop.close()
-        shutil.rmtree(self.folder)
+        try:
+            if hasattr(self, "world"):
+                self.everything_ends()
+                self.everybody_has_a_turn()
+        finally:
+            if hasattr(self, "world"):
+                self.world.ledger.close()
+            self.loop.close()
+            shutil.rmtree(self.folder)
+
+    def everything_ends(self) -> None:
+        self.kill_hub(lose_ledger=False, late_start=False)
+        for lease in self.world.ledger.leases():
+            self.do(self.world.reconciler.end(lease, "the test ends"))
+        assert self.ours() == []
+        assert self.do(self.world.in_ledger(Ledger.leases)) == ()
 
     def everybody_has_a_turn(self) -> None:
         """When all is well and given back, whoever waits is served, and each device can be had."""

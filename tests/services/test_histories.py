@@ -56,7 +56,7 @@ from tests.services.promises import Promises
 from tests.services.world import IMAGE, DatedEngine, World
 
 T = TypeVar("T")
-HOURS_EXEMPT = st.sampled_from([0, 0.5, 3, 9])
+HOURS_EXEMPT = st.sampled_from([0, 0.5, 3, 9, 20])
 USERS = st.sampled_from(["ada", "bob", "eve"])
 SERVERS = st.sampled_from(["", "two", "three"])
 Leases = tuple[Lease, ...]
@@ -278,16 +278,19 @@ class Histories(RuleBasedStateMachine):
         except (LeaseLost, EngineNotFound):
             self.undo(start)
 
-    @precondition(lambda self: any(s.container and not s.started for s in self.starts))
-    @rule(pick=PICK, dies=st.booleans(), after=st.booleans())
-    def the_engine_refuses_a_start(self, pick: int, dies: bool, after: bool) -> None:
+    @rule(user=USERS, server=SERVERS, wish=KINDS, dies=st.booleans(), after=st.booleans())
+    def the_engine_refuses_a_start(
+        self, user: str, server: str, wish: Wish, dies: bool, after: bool
+    ) -> None:
         """As when a device's hook fails, or an answer is lost `after` the start; all is undone."""
-        waiting = [s for s in self.starts if s.container and not s.started]
-        start = waiting[pick % len(waiting)]
+        if not self.reserve(user, server, wish):
+            return
+        self.go_on(2)
+        start = self.starts[0]
         lease, engine = start.lease, self.world.engine
         refusal = EngineRefused(500, "error running hook #0: unknown device")
         engine.fail_next("start_container", refusal, after=after)
-        with pytest.raises((EngineRefused, EngineNotFound)):
+        with pytest.raises(EngineRefused):
             self.do(engine.start_container(start.container))
         if dies:
             self.kill_hub(lose_ledger=False, late_start=False)
@@ -518,6 +521,11 @@ class Histories(RuleBasedStateMachine):
             runtime=now + runtime_h * HOUR if runtime_h else None,
         )
 
+    @rule(user=USERS, server=SERVERS, wish=KINDS, hours=HOURS_EXEMPT)
+    def an_exempt_user_is_served(self, user: str, server: str, wish: Wish, hours: float) -> None:
+        self.the_policy_exempts(user, hours, hours)
+        self.serve(user, server, wish)
+
     @precondition(lambda self: self.exempt)
     @rule()
     def the_exemptions_are_taken_out_of_the_policy(self) -> None:
@@ -697,12 +705,31 @@ class Histories(RuleBasedStateMachine):
         """It ends nothing that was not at its end, and tells nobody anything."""
         self.settle()
         ledger = self.world.ledger
-        leases, waits = ledger.leases(), ledger.pauses("hub").keys()
-        self.world.set_clock_back(minutes * MINUTE)
-        self.promises.clock_went_back()
+        leases = ledger.leases()
+        self.set_clock_back(minutes * MINUTE)
         assert self.do(self.world.run()) == []
         assert ledger.leases() == leases
-        self.revived |= ledger.pauses("hub").keys() - waits
+
+    def set_clock_back(self, by: timedelta) -> None:
+        waits = self.world.ledger.pauses("hub").keys()
+        self.world.set_clock_back(by)
+        self.promises.clock_went_back()
+        self.revived |= self.world.ledger.pauses("hub").keys() - waits
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK, backs=st.sampled_from([(0, 0), (2, 0), (90, 0), (0, 90)]), user=USERS,
+          wish=KINDS)  # fmt: skip
+    def a_start_comes_right_after_a_stop(
+        self, pick: int, backs: tuple[int, int], user: str, wish: Wish
+    ) -> None:
+        """It looked at the devices before; the clock may go back before the stop, or after."""
+        self.look()
+        lease = self.running[pick % len(self.running)]
+        self.set_clock_back(backs[0] * MINUTE)
+        self.stop(pick, steps=4)
+        self.unclean |= {*lease.devices}
+        self.set_clock_back(backs[1] * MINUTE)
+        self.reserve(user, "", wish, fresh=False)
 
     @rule(hours=st.sampled_from([1, 30]), noticed=st.booleans())
     def the_clock_jumps_ahead_and_is_set_right(self, hours: int, noticed: bool) -> None:
@@ -710,8 +737,7 @@ class Histories(RuleBasedStateMachine):
         if noticed:
             self.settle()
             self.run_the_line(fresh=True)
-        self.world.set_clock_back(hours * HOUR)
-        self.promises.clock_went_back()
+        self.set_clock_back(hours * HOUR)
 
     @rule()
     def reconcile(self) -> None:

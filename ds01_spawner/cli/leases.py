@@ -250,7 +250,8 @@ def _used(lease: Lease) -> str:
     """GPU-hours computed of those leased."""
     if not lease.devices:
         return "-"
-    leased = gpueq_of_units(lease.units) * ((wiring.now() - lease.since) / timedelta(hours=1))
+    hours = max(0.0, (wiring.now() - lease.since) / timedelta(hours=1))
+    leased = gpueq_of_units(lease.units) * hours
     used = "?" if lease.used_h is None else f"{lease.used_h:.1f}"
     return f"used {used} of {leased:.1f} GPU-h"
 

@@ -8,7 +8,7 @@ that says it is busy beside a device that never computes does not keep the devic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -17,6 +17,7 @@ from ds01_spawner.core.units import UNITS_PER_GPU
 
 COMPUTES = 0.05  # of the time, from which on a device counts as used: DS01's threshold
 UNSEEN = timedelta(minutes=5)  # nobody looked for so long: what was then is not known
+LATE = timedelta(minutes=5)  # a warning that comes so late was due while nobody could give it
 LONGEST_H = 876_000.0  # a century
 
 EndKind = Literal["time", "idle"]
@@ -115,6 +116,40 @@ def end_of(
         at = max(use.busy, min(use.heard, use.busy + idle)) + idle
         ends.append(End(max(at, keep_until) if keep_until else at, "idle"))
     return min(ends, key=lambda end: end.at, default=None)
+
+
+def due(
+    end: End | None, until: datetime | None, warned: datetime | None, now: datetime
+) -> End | None:
+    """The end of a server that has come, and that its user was told of."""
+    ends = (End(until, "time") if until else None, end)
+    return next((end for end in ends if end and now >= end.at and warned == end.at), None)
+
+
+def to_tell(
+    end: End | None,
+    until: datetime | None,
+    warned: datetime | None,
+    idle_h: float | None,
+    before: timedelta,
+    now: datetime,
+    since: datetime,
+) -> End | None:
+    """The end that a user is to be told of now; None: it is far, or they were.
+
+    Who is told late has the time all the same: of an idle server always, of the end of its time
+    when nobody could tell of it before. `since` is when the server was started.
+    """
+    if end is None or warned == end.at or now < end.at - notice(end, idle_h, before):
+        return None
+    if end.kind == "idle":
+        end = replace(end, at=max(end.at, now + notice(end, idle_h, before)))
+        if until is not None and until <= end.at:
+            end = End(until, "time")
+    # The warning was not due before the server ran, nor before that was its end.
+    if end.kind == "time" and now - max(end.at - before, since, warned or since) > LATE:
+        end = replace(end, at=max(end.at, now + before))
+    return end
 
 
 def notice(end: End, idle_h: float | None, before: timedelta) -> timedelta:

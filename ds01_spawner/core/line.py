@@ -24,6 +24,7 @@ from ds01_spawner.core.tickets import (
     Rules,
     Ticket,
     WaitsFor,
+    behind,
     in_order,
 )
 from ds01_spawner.errors import DS01Error, NothingFree, TooManyServers, TooManyTickets
@@ -96,8 +97,10 @@ def decide(
     table = Table(snapshot, leases, taken, holds, now, rules)
     actions: list[Action] = []
     line: list[Ticket] = []
-    for ticket in sorted(tickets, key=_age):
-        action = _settled(table, ticket, rules)
+    tickets = sorted(tickets, key=_age)
+    end = behind(tickets, now)
+    for ticket in tickets:
+        action = _settled(table, ticket, rules, end)
         if action is not None:
             actions.append(action)
         if action is None or action.what != "dropped":
@@ -180,14 +183,16 @@ def _waiting(line: Iterable[Ticket]) -> list[Ticket]:
     return [ticket for ticket in line if not ticket.offer and not ticket.asleep]
 
 
-def _settled(table: Table, ticket: Ticket, rules: Rules) -> Action | None:
-    """What a ticket has come to without any turn of others."""
+def _settled(table: Table, ticket: Ticket, rules: Rules, end: datetime) -> Action | None:
+    """What a ticket has come to without any turn of others; `end` is that of the line."""
     never = table.never(ticket)
     if never is not None:
         return Action("dropped", ticket, never.code)
     lost = ticket.offer is not None and table.lost(ticket.offer)
     if ticket.offer and not lost and ticket.offer.until > table.now:
-        return None
+        if ticket.offer.until - table.now <= timedelta(seconds=rules.offer_s):
+            return None
+        return Action("withdrawn", replace(ticket, offer=None), "clock_set_back")
     if table.now - ticket.asked >= timedelta(hours=rules.gone_h):
         return Action("dropped", ticket, "gone")
     if ticket.offer is None:
@@ -197,7 +202,7 @@ def _settled(table: Table, ticket: Ticket, rules: Rules) -> Action | None:
     if ticket.lapses + 1 >= rules.max_lapses:
         return Action("dropped", ticket, "not_taken_up")
     # To the end, and out of the turns until its page is open again.
-    lapsed = replace(ticket, offer=None, lapses=ticket.lapses + 1, since=table.now, bypassed=0)
+    lapsed = replace(ticket, offer=None, lapses=ticket.lapses + 1, since=end, bypassed=0)
     return Action("lapsed", lapsed, "not_taken_up")
 
 

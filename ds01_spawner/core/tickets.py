@@ -6,7 +6,7 @@ Everything here is plain data, as the ledger keeps it; times are aware, shares i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
@@ -14,6 +14,7 @@ from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.policy_schema import PRIORITY
 
+TICK = timedelta(microseconds=1)  # the least that the ledger tells apart
 Person = tuple[str, str]  # hub and user: two hubs on one ledger count their users apart
 What = Literal["offered", "passed", "lapsed", "withdrawn", "dropped"]
 WaitsFor = Literal["devices", "quota", "return", "start"]
@@ -65,6 +66,14 @@ class Ticket:
     def asleep(self) -> bool:
         """Whether it let an offer lapse and has not been asked for since."""
         return self.lapses > 0 and self.asked <= self.since
+
+    def anew(self, now: datetime) -> Ticket:
+        """The ticket for a hub that begins: nobody loses a place or an offer by its absence."""
+        return replace(self, offer=None, asked=max(self.asked, now))
+
+    def asked_for(self, now: datetime) -> Ticket:
+        """The ticket with its page open now: awake, also when the clock went back."""
+        return replace(self, asked=max(now, self.since + TICK) if self.lapses else now)
 
 
 class Lease(Protocol):
@@ -123,7 +132,8 @@ class Rules:
 class Action:
     """What becomes of a ticket: write `ticket` back, or delete it where it is dropped.
 
-    `why` is the code of an error of `errors`, or `gone`, `not_taken_up`, `device_lost`.
+    `why` is the code of an error of `errors`, or `gone`, `not_taken_up`, `device_lost`,
+    `clock_set_back`.
     """
 
     what: What
@@ -140,11 +150,20 @@ class Use:
     when: datetime
 
 
+def behind(tickets: Iterable[Ticket], now: datetime) -> datetime:
+    """From when who comes now counts: after all who wait, also when the clock went back."""
+    return max([now, *(ticket.since + TICK for ticket in tickets if ticket.since > now)])
+
+
 def decayed(uses: Iterable[Use], now: datetime, half_life_h: float = 168.0) -> int:
     """Recent use in unit-hours; what is one half-life old counts half (Slurm's fair share)."""
     hours = timedelta(hours=1)
     return sum(
-        round(use.units * use.hours * 0.5 ** (max(0.0, (now - use.when) / hours) / half_life_h))
+        round(
+            use.units
+            * max(0.0, use.hours)
+            * 0.5 ** (max(0.0, (now - use.when) / hours) / half_life_h)
+        )
         for use in uses
     )
 

@@ -23,7 +23,6 @@ from traitlets.config import Config
 from ds01_spawner.errors import DS01Error
 from ds01_spawner.services import wiring
 from ds01_spawner.services.ledger import Lease, Ledger
-from ds01_spawner.services.reconcile import due
 from ds01_spawner.services.settings import from_config
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class CullArbiter:
             )  # fmt: skip
             return False
         if lease.devices:
-            return lease.state == "bound" and due(lease, wiring.now()) is not None
+            return lease.state == "bound" and lease.over(wiring.now()) is not None
         return inactive is not None and inactive.total_seconds() >= inactive_limit
 
     def close(self) -> None:

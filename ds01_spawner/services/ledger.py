@@ -161,6 +161,7 @@ class Ledger(Marks, Faults, Line, OwnImages):
             if lease is not None:
                 now = self._now()
                 rows.delete(db, lease, now)
+                tickets.end_holds(db, now)
                 if given_up:
                     tickets.done(db, lease)
                 tickets.waits_again(db, lease, now, self._rules)
@@ -270,7 +271,7 @@ class Ledger(Marks, Faults, Line, OwnImages):
         own = rows.read(db, " WHERE hub = ? AND user = ?", request.hub, request.user)
         _check_servers(own, request)
         held, sharing = rows.held(db, request)
-        back = rows.just_released(db, snapshot.taken)
+        back = rows.just_released(db, snapshot.taken, self._now())
         kept = tickets.kept(db, request, self._now())
         taken = {**foreign, **back, **cordoned(db), **kept, **held}
         units = sum(lease.units for lease in own)

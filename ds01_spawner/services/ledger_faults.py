@@ -83,10 +83,13 @@ class Faults(LedgerFile):
         wait for it gives up their places in the line, and what is kept for them.
         """
         with self._decision() as db:
-            oldest = self._now() - 2 * self._fault_rule.window
+            now = self._now()
+            oldest = now - 2 * self._fault_rule.window
             db.execute("DELETE FROM fault WHERE at <= ?", (text_of(oldest),))
             found = [
-                _attributed(db, xid) for xid in xids if xid.at > oldest and not _is_known(db, xid)
+                _attributed(db, xid, now)
+                for xid in xids
+                if xid.at > oldest and not _is_known(db, xid)
             ]
             for fault in found:
                 xid, holder = fault.xid, fault.holder
@@ -96,7 +99,7 @@ class Faults(LedgerFile):
                     (xid.device, xid.number, text_of(xid.at), *who),
                 )
             for hub, user in {(f.holder.hub, f.holder.user) for f in found if f.holder}:
-                if paused(db, hub, user, self._fault_rule, self._now()):
+                if paused(db, hub, user, self._fault_rule, now):
                     db.execute("DELETE FROM ticket WHERE hub = ? AND user = ?", (hub, user))
                     tickets.forget_holds(db, hub, user)
             return tuple(found)
@@ -173,13 +176,17 @@ def _is_known(db: sqlite3.Connection, xid: Xid) -> bool:
     return db.execute(query, (xid.device, xid.number, text_of(xid.at))).fetchone() is not None
 
 
-def _attributed(db: sqlite3.Connection, xid: Xid) -> Fault:
-    """With who had the device then, also if their server is stopped by now."""
+def _attributed(db: sqlite3.Connection, xid: Xid, now: datetime) -> Fault:
+    """With who had the device then, also if their server is stopped by now.
+
+    Who has it since a time to come, for the clock went back, may have had it then.
+    """
     at, device = text_of(xid.at), xid.device
     query = (
-        " WHERE since <= ? AND id IN (SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
+        " WHERE (since <= ? OR since > ?) "
+        "AND id IN (SELECT lease FROM lease_device WHERE device = ? OR card = ?)"
     )
-    leases = rows.read(db, query, at, device, device)
+    leases = rows.read(db, query, at, text_of(now), device, device)
     query = "SELECT hub, user, server, devices FROM history WHERE since <= ? AND released > ?"
     stopped = [
         Holder(hub, user, server)

@@ -19,7 +19,7 @@ from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line import Outlook, check_room, decide, outlook, withdraw
 from ds01_spawner.core.placement import Placed, Wanted, place
 from ds01_spawner.core.sharing import Shared
-from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket
+from ds01_spawner.core.tickets import Action, Hold, Rules, Ticket, behind
 from ds01_spawner.errors import (
     Draining,
     LedgerUnusable,
@@ -103,7 +103,7 @@ class Line(LedgerFile):
             waiting = [ticket for ticket in own if ticket is not old]
             check_room(request.wanted, request.limits, running, waiting, snapshot)
             if old is not None and old.wanted == request.wanted:
-                same = replace(old, limits=request.limits, hours=request.hours, asked=now)
+                same = replace(old.asked_for(now), limits=request.limits, hours=request.hours)
                 if _is_longer(request, old):
                     same = replace(same, offer=None)
                 tickets.update(db, same)
@@ -113,7 +113,7 @@ class Line(LedgerFile):
                 tickets.delete(db, old)
             elif len(own) >= self._rules.max_tickets:
                 raise TooManyTickets(len(own))
-            ticket = _ticket(self._new_id(), request, now)
+            ticket = _ticket(self._new_id(), request, behind(tickets.read(db), now))
             tickets.insert(db, ticket, options)
             return ticket
 
@@ -135,7 +135,8 @@ class Line(LedgerFile):
         with self._transaction() as db:
             ticket = tickets.read_of(db, hub, user, server)
             if ticket is not None:
-                ticket = replace(ticket, asked=self._now(), limits=limits, priority=limits.priority)
+                ticket = ticket.asked_for(self._now())
+                ticket = replace(ticket, limits=limits, priority=limits.priority)
                 if wanted is not None and wanted.count and wanted != ticket.wanted:
                     ticket = replace(ticket, wanted=wanted, offer=None)
                 tickets.update(db, ticket)
@@ -178,6 +179,7 @@ class Line(LedgerFile):
             line = tickets.read(db)
             if not line:
                 return ()
+            tickets.end_holds(db, self._now())
             actions = self._situation(db, line, snapshot, foreign or {}).decide()
             for action in actions:
                 if action.what == "dropped":
@@ -217,7 +219,7 @@ class Line(LedgerFile):
             tickets=line,
             leases=leases,
             snapshot=replace(snapshot, devices=devices, known=snapshot.known and closed is None),
-            taken={**foreign, **rows.just_released(db, snapshot.taken)},
+            taken={**foreign, **rows.just_released(db, snapshot.taken, now)},
             usage=tickets.usage(db, {ticket.person for ticket in line}, leases, now),
             now=now,
             rules=self._rules,
@@ -259,10 +261,10 @@ class Line(LedgerFile):
             placed()
         except NothingFree as full:
             raise full.beside(len(others)) from None
-        comer = _ticket(COMER, request, now)
+        comer = _ticket(COMER, request, behind(others, now))
         if mine is not None and mine.offer is None:
-            comer = replace(mine, limits=request.limits, hours=request.hours, asked=now)
-        standing = (*(_standing(ticket, now) for ticket in others), comer)
+            comer = replace(mine.asked_for(now), limits=request.limits, hours=request.hours)
+        standing = (*(_standing(ticket, now, self._rules) for ticket in others), comer)
         for action in self._situation(db, standing, snapshot, foreign).decide():
             if action.what == "offered" and action.ticket.id == comer.id and action.ticket.offer:
                 with suppress(NothingFree):  # of an offer that ends when the line is run
@@ -281,16 +283,17 @@ def _server(request: LeaseRequest) -> tuple[str, str, str]:
     return request.hub, request.user, request.server
 
 
-def _ticket(ticket_id: str, request: LeaseRequest, now: datetime) -> Ticket:
+def _ticket(ticket_id: str, request: LeaseRequest, since: datetime) -> Ticket:
     return Ticket(
-        ticket_id, *_server(request), request.wanted, request.limits, now, now,
+        ticket_id, *_server(request), request.wanted, request.limits, since, since,
         request.limits.priority, request.hours,
     )  # fmt: skip
 
 
-def _standing(ticket: Ticket, now: datetime) -> Ticket:
+def _standing(ticket: Ticket, now: datetime, rules: Rules) -> Ticket:
     """A start ends nobody's offer: one that is over stands until the line is run."""
     if ticket.offer is None:
         return ticket
     until = max(ticket.offer.until, now + timedelta(seconds=1))
+    until = min(until, now + timedelta(seconds=rules.offer_s))
     return replace(ticket, offer=replace(ticket.offer, until=until))

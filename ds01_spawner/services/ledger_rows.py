@@ -9,11 +9,11 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ds01_spawner.core.exemptions import Exempt
-from ds01_spawner.core.lifetime import End, Use, end_of
+from ds01_spawner.core.lifetime import End, Use, due, end_of
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.sharing import Shared, shared
@@ -22,6 +22,7 @@ from ds01_spawner.errors import LeaseLost
 State = Literal["reserved", "bound", "releasing"]
 HISTORY = 10_000  # released leases that are remembered
 JUST_RELEASED = "given back a moment ago"
+MOMENT = timedelta(minutes=1)  # more than any look is old
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ class Lease:
         """When it ends as things are."""
         idle_h = self.idle_h if self.devices else None
         return end_of(self.until, idle_h, self.use, self.keep_until)
+
+    def over(self, now: datetime) -> End | None:
+        """The end that has come; of idleness only after its user was told."""
+        return due(self.end, self.until, self.warned, now)
 
 
 _TIMES = ("since", "until", "keep_until", "busy", "heard", "looked", "warned", "changed")
@@ -233,15 +238,21 @@ def delete(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
     )
 
 
-def just_released(db: sqlite3.Connection, taken: datetime | None) -> Mapping[str, str]:
+def just_released(
+    db: sqlite3.Connection, taken: datetime | None, now: datetime
+) -> Mapping[str, str]:
     """Devices that came back after the host was looked at: whether they are clean is not known.
 
-    Where others still have a seat, what one left behind cannot be told from what is theirs.
+    Where others still have a seat, what one left behind cannot be told from what is theirs. The
+    clock may go back after a release (it is in the future then, and no more than a moment of it
+    counts) or after the look (what came back since may seem older than it).
     """
     if taken is None:
         return {}
-    query = "SELECT devices FROM history WHERE released >= ?"
-    found = {uuid for (uuids,) in db.execute(query, (text_of(taken),)) for uuid in uuids.split(",")}
+    query = "SELECT devices FROM history WHERE released >= ? AND released <= ?"
+    between = (taken, now + MOMENT) if taken <= now else (now - MOMENT, taken + MOMENT)
+    released = db.execute(query, [text_of(time) for time in between])
+    found = {uuid for (uuids,) in released for uuid in uuids.split(",")}
     shared = {device for (device,) in db.execute("SELECT device FROM lease_device WHERE seats > 1")}
     return dict.fromkeys(found - shared, JUST_RELEASED)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -179,7 +178,7 @@ def others_wait(db: sqlite3.Connection, hub: str, user: str) -> bool:
 def begin_anew(db: sqlite3.Connection, now: datetime) -> None:
     """Have nobody lose a place or an offer by the time in which there was no hub."""
     for ticket in read(db, ""):
-        update(db, replace(ticket, offer=None, asked=max(ticket.asked, now)))
+        update(db, ticket.anew(now))
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:
@@ -246,7 +245,6 @@ def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
 
     One that never ran, or whose time was over, keeps nothing.
     """
-    db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
     over = lease.end is not None and lease.end.at <= now
     if lease.hold_h and lease.container is not None and not over:
         until = text_of(now + timedelta(hours=lease.hold_h))
@@ -254,6 +252,11 @@ def hold(db: sqlite3.Connection, lease: Lease, now: datetime) -> None:
             "INSERT OR REPLACE INTO hold VALUES (?, ?, ?, ?, ?)",
             [(device, lease.hub, lease.user, until, lease.host) for device in lease.devices],
         )
+
+
+def end_holds(db: sqlite3.Connection, now: datetime) -> None:
+    """Forget what is kept no longer: a clock that goes back shall not keep it again."""
+    db.execute("DELETE FROM hold WHERE until <= ?", (text_of(now),))
 
 
 def holds(db: sqlite3.Connection, now: datetime) -> tuple[Hold, ...]:

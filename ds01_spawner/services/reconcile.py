@@ -8,16 +8,14 @@ part: no server ends because a driver hangs.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ds01_spawner.core.lifetime import End, notice
+from ds01_spawner.core.lifetime import End, to_tell
 from ds01_spawner.services.labels import lease_of_labels, legible, server_of
 from ds01_spawner.services.ledger_rows import Lease
 from ds01_spawner.services.seen import Seen
-
-LATE = timedelta(minutes=5)  # a warning that comes so late was due while nobody could give it
 
 Kind = Literal["stop", "remove", "release", "adopt", "warn"]
 EVENT_OF_ACTION: Mapping[Kind, str] = {  # in the event log, in DS01's words where it has some
@@ -119,7 +117,7 @@ def _of(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[
 
 
 def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Iterator[Action]:
-    end, over = lease.end, due(lease, situation.now)
+    over = lease.over(situation.now)
     if container is None:
         yield from ending(lease, None, "its container is gone")
     elif not container.alive:
@@ -128,14 +126,8 @@ def _of_bound(lease: Lease, container: Seen | None, situation: Situation) -> Ite
         yield from ending(lease, container, "the hub died before it recorded this server")
     elif over is not None:
         yield from ending(lease, container, _why_over(lease, over), over)
-    elif end is not None and lease.warned != end.at:
-        yield from _warning(lease, end, situation)
-
-
-def due(lease: Lease, now: datetime) -> End | None:
-    """The end of a running server that has come, and that its user was told of."""
-    ends = (End(lease.until, "time") if lease.until else None, lease.end)
-    return next((end for end in ends if end and now >= end.at and lease.warned == end.at), None)
+    else:
+        yield from _warning(lease, situation)
 
 
 def _why_over(lease: Lease, end: End) -> str:
@@ -144,19 +136,11 @@ def _why_over(lease: Lease, end: End) -> str:
     return f"nothing used its GPU for {lease.idle_h:g} h"
 
 
-def _warning(lease: Lease, end: End, situation: Situation) -> Iterator[Action]:
-    """Tell of an end that is near; who is told late has the time all the same, once."""
-    now, rules = situation.now, situation.rules
-    before = notice(end, lease.idle_h, rules.warn_before)
-    if now < end.at - before:
-        return
-    if end.kind == "idle":
-        end = replace(end, at=max(end.at, now + before))
-        if lease.until is not None and lease.until <= end.at:
-            end = End(lease.until, "time")
-    if end.kind == "time" and now - _to_be_told(lease, end, rules.warn_before) > LATE:
-        end = replace(end, at=max(end.at, now + rules.warn_before))
-    yield Action("warn", lease.id, _why_soon(end), lease, end=end)
+def _warning(lease: Lease, situation: Situation) -> Iterator[Action]:
+    before, now = situation.rules.warn_before, situation.now
+    end = to_tell(lease.end, lease.until, lease.warned, lease.idle_h, before, now, lease.since)
+    if end is not None:
+        yield Action("warn", lease.id, _why_soon(end), lease, end=end)
 
 
 def _to_be_told(lease: Lease, end: End, before: timedelta) -> datetime:

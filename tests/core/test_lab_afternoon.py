@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from ds01_spawner.core import lifetime
 from ds01_spawner.core.devices import Device, Snapshot
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.line import decide, outlook
@@ -18,12 +19,17 @@ LESSON = timedelta(minutes=90)
 TURN = timedelta(minutes=10)  # what the policy gives at a time
 STEP = timedelta(seconds=10)
 CLICK = timedelta(seconds=20)  # from an offer to its start, where the page is open
+IDLE = timedelta(minutes=4)  # what the policy allows
+WARN = timedelta(minutes=15)  # the hub's setting; of so short an idle time it is half of that
+WORK = timedelta(minutes=1)  # what those do who walk away then
+DOWN = timedelta(minutes=2)  # from a hub's death to the next one's start
 GPUS = Snapshot(
     devices=tuple(
         Device(f"G{i}", "gpu", "A100", "CUDA_AMPERE", 2520, 40 << 30) for i in range(1, 5)
     )
 )
 RULES = Rules()
+IDLE_H = IDLE / timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,38 @@ class Lease:
     units: int
     since: datetime
     until: datetime
+    use: lifetime.Use
+    keep_until: datetime | None = None
+    warned: datetime | None = None
     hours: float | None = None
     seat: int = 0
     seats: int = 1
 
+    @property
+    def end(self) -> lifetime.End | None:
+        return lifetime.end_of(self.until, IDLE_H, self.use, self.keep_until)
+
 
 class Lab:
-    """Students who click once, start when they have an offer, and come again after their turn."""
+    """Students who click once, start when they have an offer, and come again after their turn.
 
-    def __init__(self, students: int, absent: frozenset[str], *, again: bool) -> None:
+    The `absent` do not look at their page any more, the `walkers` work for a minute and leave their
+    server. What is kept from step to step is what the ledger keeps: a hub has nothing else.
+    """
+
+    def __init__(
+        self,
+        students: int,
+        absent: frozenset[str] = frozenset(),
+        walkers: frozenset[str] = frozenset(),
+        *,
+        again: bool = False,
+    ) -> None:
         self.now = BEGAN
         self.absent = absent
+        self.walkers = walkers
         self.again = again
+        self.ended: dict[str, tuple[Lease, lifetime.End, datetime]] = {}  # and when it was found
         self.coming = [(BEGAN + i * STEP, f"s{i:02}") for i in range(students)]
         self.line: dict[str, Ticket] = {}
         self.leases: list[Lease] = []
@@ -62,14 +88,7 @@ class Lab:
             self.now += STEP
 
     def step(self) -> None:
-        for lease in [lease for lease in self.leases if lease.until <= self.now]:
-            self.leases.remove(lease)
-            hours = (lease.until - lease.since) / timedelta(hours=1)
-            self.uses.setdefault((lease.hub, lease.user), []).append(
-                Use(lease.units, hours, lease.until)
-            )
-            if self.again:
-                self.coming.append((self.now, lease.user))
+        self.leases = [lease for lease in map(self.look, self.leases) if not self.over(lease)]
         arrived = [user for when, user in self.coming if when <= self.now]
         self.coming = [(when, user) for when, user in self.coming if when > self.now]
         for user in arrived:
@@ -88,6 +107,35 @@ class Lab:
         if any(not ticket.asleep for ticket in self.line.values()):
             self.idle += 4 - len(self.leases)
 
+    def look(self, lease: Lease) -> Lease:
+        """See whether its device computes, and tell its user of an end that is near."""
+        works = lease.user not in self.walkers or self.now <= lease.since + WORK
+        busy = self.now if works else lease.use.busy
+        lease = replace(lease, use=lifetime.look(lease.use, busy, busy, self.now))
+        end = lifetime.to_tell(
+            lease.end, lease.until, lease.warned, IDLE_H, WARN, self.now, lease.since
+        )
+        if end is not None:
+            lease = replace(lease, warned=end.at, keep_until=end.at)
+        return lease
+
+    def over(self, lease: Lease) -> bool:
+        """Whether it is at its end, and ended then."""
+        end = lifetime.due(lease.end, lease.until, lease.warned, self.now)
+        if end is None:
+            return False
+        self.ended.setdefault(lease.user, (lease, end, self.now))
+        hours = (self.now - lease.since) / timedelta(hours=1)
+        self.uses.setdefault((lease.hub, lease.user), []).append(Use(lease.units, hours, self.now))
+        if self.again:
+            self.coming.append((self.now, lease.user))
+        return True
+
+    def restart(self) -> None:
+        """The hub dies, and another begins with what is in the ledger."""
+        self.now += DOWN
+        self.line = {id: ticket.anew(self.now) for id, ticket in self.line.items()}
+
     def take_up(self, ticket: Ticket) -> None:
         assert ticket.offer is not None
         offered = ticket.offer.until - timedelta(seconds=RULES.offer_s)
@@ -97,9 +145,10 @@ class Lab:
         assert not held & set(ticket.offer.devices)
         del self.line[ticket.id]
         self.first_turn.setdefault(ticket.user, self.now)
-        self.leases.append(
-            Lease("hub", ticket.user, "", ticket.offer.devices, 2520, self.now, self.now + TURN)
-        )
+        use = lifetime.Use(self.now, self.now, self.now)
+        self.leases.append(Lease(
+            "hub", ticket.user, "", ticket.offer.devices, 2520, self.now, self.now + TURN, use
+        ))  # fmt: skip
 
     def decide(self) -> None:
         usage = {person: decayed(uses, self.now) for person, uses in self.uses.items()}
@@ -118,7 +167,7 @@ class Lab:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_everybody_has_had_a_turn(again: bool) -> None:
-    lab = Lab(30, frozenset(), again=again)
+    lab = Lab(30, again=again)
     lab.play(BEGAN + LESSON)
     assert len(lab.first_turn) == 30
     order = list(lab.first_turn)
@@ -126,7 +175,7 @@ def test_everybody_has_had_a_turn(again: bool) -> None:
 
 
 def test_everybody_was_told_when_and_it_was_true() -> None:
-    lab = Lab(30, frozenset(), again=False)
+    lab = Lab(30)
     lab.play(BEGAN + LESSON)
     for user, turn in lab.first_turn.items():
         told = lab.told[user]
@@ -137,7 +186,7 @@ def test_everybody_was_told_when_and_it_was_true() -> None:
 
 def test_offers_that_are_not_taken_up_move_on() -> None:
     absent = frozenset({"s03", "s10", "s17"})
-    lab = Lab(30, absent, again=False)
+    lab = Lab(30, absent)
     lab.play(BEGAN + LESSON)
     assert lab.first_turn.keys() == {f"s{i:02}" for i in range(30)} - absent
     # Each was asked once, and is not asked again before the page is open again.
@@ -149,10 +198,50 @@ def test_offers_that_are_not_taken_up_move_on() -> None:
 
 
 def test_who_comes_back_is_asked_again() -> None:
-    lab = Lab(6, frozenset({"s00"}), again=False)
+    lab = Lab(6, frozenset({"s00"}))
     lab.play(BEGAN + timedelta(minutes=5))
     assert "s00" not in lab.first_turn
     lab.absent = frozenset()
     lab.play(BEGAN + timedelta(minutes=25))
     assert "s00" in lab.first_turn
     assert not lab.dropped
+
+
+def test_who_walks_away_gives_way_and_who_works_does_not() -> None:
+    walkers = frozenset({"s01", "s05", "s12", "s20"})
+    lab = Lab(30, walkers=walkers)
+    lab.play(BEGAN + LESSON)
+    assert len(lab.first_turn) == 30
+    for user, (lease, end, found) in lab.ended.items():
+        had = found - lease.since
+        if user in walkers:
+            assert (end.kind, lease.warned) == ("idle", end.at)
+            assert IDLE <= had - WORK <= IDLE + STEP
+        else:
+            assert (end.kind, had) == ("time", TURN)
+    assert lab.ended.keys() >= walkers
+
+
+@pytest.mark.parametrize("minute", [7, 30, 48])
+def test_a_hub_that_dies_on_such_a_day_costs_its_own_time_and_no_turn(minute: int) -> None:
+    absent, walkers = frozenset({"s03", "s17"}), frozenset({"s01", "s12", "s20"})
+    lab = Lab(30, absent, walkers)
+    lab.play(BEGAN + timedelta(minutes=minute))
+    while not any(ticket.offer and ticket.user not in absent for ticket in lab.line.values()):
+        lab.play(lab.now + STEP)
+    before, held = lab.line, lab.leases
+    lab.restart()
+    lapses = {id: ticket.lapses for id, ticket in before.items()}
+    assert {id: ticket.lapses for id, ticket in lab.line.items()} == lapses
+    assert lab.leases == held
+    assert not any(ticket.offer for ticket in lab.line.values())
+    lab.play(BEGAN + LESSON)
+    assert lab.first_turn.keys() == {f"s{i:02}" for i in range(30)} - absent
+    assert [*lab.first_turn] == sorted(lab.first_turn), "those who came first went first"
+    assert not any(ticket.lapses for user, ticket in lab.line.items() if user not in absent)
+    assert all(dropped.split()[0] in absent for dropped in lab.dropped)
+    for user, (lease, end, found) in lab.ended.items():
+        assert found - end.at <= DOWN, "found at its end, or when there was a hub again"
+        most = WORK + IDLE if user in walkers else TURN
+        assert most - STEP <= end.at - lease.since <= most + STEP
+    assert lab.ended.keys() >= walkers

@@ -12,13 +12,16 @@ from ds01_spawner.core.devices import Process, Usage
 from ds01_spawner.core.lifetime import (
     UNSEEN,
     End,
+    EndKind,
     Use,
     after_hours,
     computes,
+    due,
     end_of,
     gpu_hours,
     look,
     notice,
+    to_tell,
 )
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -82,6 +85,49 @@ def test_the_words_of_a_server_keep_a_device_for_one_more_idle_time(
 def test_when_its_user_is_told(kind: str, idle_h: float | None, before: int) -> None:
     end = End(NOW, kind)  # type: ignore[arg-type]
     assert notice(end, idle_h, 15 * MINUTE) == before * MINUTE
+
+
+COMING = [
+    # what is so, until, idle_h, kept until, told of, the end that has come, that is to be told
+    ("far", 60, None, None, None, None, None),
+    ("near", 15, None, None, None, None, (15, "time")),
+    ("near, and told", 15, None, None, 15, None, None),
+    ("near, and told of another", 15, None, None, 20, None, (15, "time")),
+    ("over", 0, None, None, 0, (0, "time"), None),
+    ("over, and not told: they have the time", -5, None, None, None, None, (15, "time")),
+    ("near, and told a little late", 11, None, None, None, None, (11, "time")),
+    ("near, and told too late", 9, None, None, None, None, (15, "time")),
+    ("idle for a while: they have all of the time", None, 2.2, None, None, None, (15, "idle")),
+    ("idle for too long, not told: they have the time", None, 1, None, None, None, (15, "idle")),
+    ("of a short time half", None, 0.2, None, None, None, (6, "idle")),
+    ("told late, and the time is over before", 10, 1, None, None, None, (10, "time")),
+    ("idle for too long, and told", None, 1, 0, 0, (0, "idle"), None),
+    ("idle for too long, told of an earlier end", None, 1, -1, -2, None, (15, "idle")),
+]
+
+
+@pytest.mark.parametrize(
+    ("until", "idle_h", "kept", "told", "come", "tell"),
+    [pytest.param(*row[1:], id=row[0]) for row in COMING],
+)
+def test_which_end_has_come_and_which_is_to_be_told(
+    until: float | None,
+    idle_h: float | None,
+    kept: float | None,
+    told: float | None,
+    come: tuple[float, EndKind] | None,
+    tell: tuple[float, EndKind] | None,
+) -> None:
+    """After two hours in which nothing computed; all of it in minutes from now."""
+
+    def at(minutes: float | None) -> datetime | None:
+        return None if minutes is None else NOW + minutes * MINUTE
+
+    end = end_of(at(until), idle_h, ago(120, 120), at(kept))
+    found = due(end, at(until), at(told), NOW)
+    assert (found and (found.at, found.kind)) == (come and (at(come[0]), come[1]))
+    found = to_tell(end, at(until), at(told), idle_h, 15 * MINUTE, NOW, NOW - 2 * HOUR)
+    assert (found and (found.at, found.kind)) == (tell and (at(tell[0]), tell[1]))
 
 
 def test_an_end_that_is_too_far_is_far() -> None:

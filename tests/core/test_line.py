@@ -241,6 +241,11 @@ TURNS = [
         [ticket("a", offer=replace(OFFERED, devices=("G7",)))], [], host(*gpus(1)),
         "a~device_lost a:G1",
     ),
+    (
+        "the clock went back: an offer is held no longer than any",
+        [ticket("a", offer=replace(OFFERED, until=at(1))), ticket("b", asked=at(1))], [],
+        host(*gpus(1)), "a~clock_set_back a:G1",
+    ),
     ("not asked for in a day", [ticket("a", asked=at(-24))], [], host(*gpus(1)), "a-gone"),
     ("the kind is gone", [ticket("a", kind="7g.80gb")], [], host(*gpus(1)), "a-no_such_device"),
     (
@@ -341,7 +346,16 @@ def test_a_lapse_begins_a_new_age() -> None:
                          host(*gpus(1)))  # fmt: skip
     assert lapse.ticket == ticket("a", lapses=1, asked=NOW)
     assert lapse.ticket.asleep
-    assert not replace(lapse.ticket, asked=at(0.1)).asleep
+    assert not lapse.ticket.asked_for(at(0.1)).asleep
+
+
+def test_a_lapse_is_behind_everybody_also_when_the_clock_went_back() -> None:
+    line = [ticket("a", age=-2, offer=LAPSED), ticket("b", age=-3), ticket("c", age=-1)]
+    lapse, *_ = decided(line, [], host(*gpus(1)))
+    assert said([lapse]) == "a!not_taken_up"
+    assert lapse.ticket.since > line[1].since
+    assert lapse.ticket.asleep
+    assert not lapse.ticket.asked_for(NOW).asleep
 
 
 def test_foreign_holders_are_respected_and_nobody_waits_for_them() -> None:
@@ -411,6 +425,7 @@ def test_use_over_quota_is_what_counts() -> None:
         ([Use(2520, 4, at(-168))], 5040),
         ([Use(2520, 4, at(-336)), Use(360, 1, NOW)], 2520 + 360),
         ([Use(2520, 4, at(5))], 10080),  # a clock that went back
+        ([Use(2520, -4, NOW), Use(360, 1, NOW)], 360),  # in the middle of it
     ],
 )
 def test_use_is_forgotten_by_halves(uses: list[Use], expected: int) -> None:

@@ -29,11 +29,13 @@ from hypothesis.stateful import (
 )
 
 from ds01_spawner.core.devices import Xid
+from ds01_spawner.core.exemptions import Exempt
 from ds01_spawner.core.lifetime import look
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.losses import why_lost
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.sharing import read_label
+from ds01_spawner.core.tickets import Hold, Ticket
 from ds01_spawner.errors import (
     DS01Error,
     EngineUnavailable,
@@ -45,15 +47,19 @@ from ds01_spawner.errors import (
     TooManyServers,
     TooManyTickets,
 )
-from ds01_spawner.services.engine import EngineConflict, EngineNotFound, Json
+from ds01_spawner.services.engine import EngineConflict, EngineNotFound, EngineRefused, Json
 from ds01_spawner.services.inventory.simulated import SimulatedInventory
 from ds01_spawner.services.ledger import Lease, LeaseRequest, Ledger
+from ds01_spawner.services.ledger_rows import MOMENT
 from ds01_spawner.services.seen import seen
+from tests.services.promises import Promises
 from tests.services.world import IMAGE, DatedEngine, World
 
 T = TypeVar("T")
+HOURS_EXEMPT = st.sampled_from([0, 0.5, 3, 9, 20])
 USERS = st.sampled_from(["ada", "bob", "eve"])
 SERVERS = st.sampled_from(["", "two", "three"])
+Leases = tuple[Lease, ...]
 Wish = tuple[int, str, int]  # devices, of which kind, in how many seats
 KINDS = st.sampled_from([
     (0, "any", 1), (1, "any", 1), (1, "full", 1), (1, "1g.10gb", 1), (2, "1g.10gb", 1),
@@ -64,6 +70,7 @@ LIMITS = Limits(
     max_runtime_h=4, idle_timeout_h=1, gpu_hold_after_stop_h=0.5,
 )  # fmt: skip
 PICK = st.integers(0, 99)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 @dataclass
@@ -100,6 +107,12 @@ class Histories(RuleBasedStateMachine):
         engine = DatedEngine([d.uuid for way in self.ways for d in way])
         self.world = World(engine, self.folder / "ledger" / "db", snapshot)
         self.world.known = set()  # what the hub has in its own database
+        self.promises = Promises(self.world, hours=4 * HOUR, idle=HOUR)
+        self.exempt: dict[str, Exempt] = {}  # as the policy has it
+        self.looked = self.world.known_time - HOUR  # at the devices
+        self.held: set[str] = set()  # at the last step
+        self.unclean: set[str] = set()  # given back since somebody looked at the devices
+        self.revived: set[str] = set()  # users who have to wait once more, by the clock alone
         self.starts: list[Starting] = []
         self.late: list[tuple[str, Json]] = []  # create calls that the engine has yet to do
         self.limits = LIMITS
@@ -110,16 +123,27 @@ class Histories(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Reconcile until nothing is to do, which takes one pass."""
-        for action in self.do(self.world.reconciler.run()):
-            lease = action.lease
-            if action.action == "stop" and lease and "nothing used" in action.why:
-                assert lease.end
-                assert lease.warned == lease.end.at <= self.world.time, "told before, and then late"
+        done = self.do(self.world.reconciler.run())
         assert self.do(self.world.run()) == []
         states = {c["Id"]: c["State"]["Status"] for c in self.ours()}
-        for lease in self.world.ledger.leases():
-            if lease.state == "bound":
-                assert states[lease.container or ""] == "running"
+        runs = [lease for lease in self.world.ledger.leases() if lease.state == "bound"]
+        assert all(states[lease.container or ""] == "running" for lease in runs)
+        self.promises.check(done, runs)
+
+    def look(self, fresh: bool = True) -> None:
+        """Look at the devices of the host, as before all that gives some out.
+
+        With `fresh` anew, else only where the last look is older than any can be.
+        """
+        if not fresh and self.world.known_time - self.looked < MOMENT:
+            return
+        self.world.look()
+        self.looked = self.world.known_time
+        self.unclean = set()
+        self.held = self.leased()
+
+    def leased(self) -> set[str]:
+        return {uuid for lease in self.world.ledger.leases() for uuid in lease.devices}
 
     @property
     def running(self) -> list[Lease]:
@@ -164,14 +188,24 @@ class Histories(RuleBasedStateMachine):
     def begin_a_start(self, user: str, server: str, wish: Wish) -> None:
         self.reserve(user, server, wish)
 
-    def reserve(self, user: str, server: str, wish: Wish) -> bool:
+    @rule(user=USERS, server=SERVERS, wish=KINDS)
+    def begin_a_start_on_an_old_look(self, user: str, server: str, wish: Wish) -> None:
+        """What came back since then may not be clean."""
+        self.reserve(user, server, wish, fresh=False)
+
+    def reserve(self, user: str, server: str, wish: Wish, fresh: bool = True) -> bool:
         gpus, kind, seats = wish
+        self.look(fresh)
+        exempt = self.exempt.get(user, Exempt())
+        hours = None if user in self.exempt else 4  # the policy's, which are as many
         aside = {cordon.device for cordon in self.world.ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
         waits = user in self.world.ledger.pauses("hub")
         displaced = self.displaced()
         try:
-            lease = self.world.reserve(user, gpus, foreign, server, self.limits, kind, seats)
+            lease = self.world.reserve(
+                user, gpus, foreign, server, self.limits, kind, seats, hours, exempt
+            )
         except DS01Error as refusal:
             assert refusal.status < 500, refusal
             return False
@@ -179,7 +213,9 @@ class Histories(RuleBasedStateMachine):
         assert not set(lease.devices) & ({*foreign} | aside)
         assert not set(lease.cards) & (aside | displaced)
         assert not (lease.devices and waits)
+        assert lease.seats > 1 or not set(lease.devices) & self.unclean
         assert self.world.ledger.drained() is None
+        self.promises.reserved(lease, exempt)
         self.starts.append(Starting(lease))
         return True
 
@@ -228,6 +264,7 @@ class Histories(RuleBasedStateMachine):
         except EngineConflict:  # what an earlier start left under this name goes first
             self.do(self.world.engine.remove_container(start.lease.container_name, force=True))
             start.container = self.do(self.world.create(start.lease))
+        self.promises.begins(start.lease)
 
     @precondition(lambda self: any(s.container and not s.started for s in self.starts))
     @rule(pick=PICK)
@@ -241,6 +278,28 @@ class Histories(RuleBasedStateMachine):
         except (LeaseLost, EngineNotFound):
             self.undo(start)
 
+    @rule(user=USERS, server=SERVERS, wish=KINDS, dies=st.booleans(), after=st.booleans())
+    def the_engine_refuses_a_start(
+        self, user: str, server: str, wish: Wish, dies: bool, after: bool
+    ) -> None:
+        """As when a device's hook fails, or an answer is lost `after` the start; all is undone."""
+        if not self.reserve(user, server, wish):
+            return
+        self.go_on(2)
+        start = self.starts[0]
+        lease, engine = start.lease, self.world.engine
+        refusal = EngineRefused(500, "error running hook #0: unknown device")
+        engine.fail_next("start_container", refusal, after=after)
+        with pytest.raises(EngineRefused):
+            self.do(engine.start_container(start.container))
+        if dies:
+            self.kill_hub(lose_ledger=False, late_start=False)
+        else:
+            self.undo(start)
+        assert lease.id not in {one.id for one in self.world.ledger.leases()}
+        kept = {hold.device for hold in self.world.ledger.holds()}
+        assert not kept & set(lease.devices), "nothing is kept of what never ran"
+
     @precondition(lambda self: any(s.started for s in self.starts))
     @rule(pick=PICK, recorded=st.booleans())
     def bind(self, pick: int, recorded: bool) -> None:
@@ -253,6 +312,7 @@ class Histories(RuleBasedStateMachine):
         except LeaseLost:
             self.undo(start)
             return
+        self.promises.begins(lease)
         self.starts.remove(start)
         if recorded:
             self.world.known.add((lease.user, lease.server))
@@ -309,8 +369,9 @@ class Histories(RuleBasedStateMachine):
     def a_page_is_open(self, user: str, server: str) -> None:
         self.world.ledger.asked("hub", user, server, self.limits)
 
-    @rule()
-    def run_the_line(self) -> None:
+    @rule(fresh=st.booleans())
+    def run_the_line(self, fresh: bool) -> None:
+        self.look(fresh)
         ledger = self.world.ledger
         aside = {cordon.device for cordon in ledger.cordons()}
         foreign = self.do(self.world.reconciler.foreign_devices(self.world.snapshot))
@@ -318,6 +379,7 @@ class Histories(RuleBasedStateMachine):
             if action.what == "offered" and action.ticket.offer:
                 offered = set(action.ticket.offer.devices)
                 assert not offered & (aside | foreign.keys())
+                assert action.ticket.offer.seats > 1 or not offered & self.unclean
                 there = {d.uuid: d.card for d in self.world.snapshot.devices if d.healthy}
                 assert not {there[uuid] for uuid in offered} & (aside | self.displaced())
         assert ledger.run_line(self.world.snapshot, foreign) == (), "once is enough"
@@ -442,11 +504,32 @@ class Histories(RuleBasedStateMachine):
         until = self.world.time + timedelta(hours=hours)
         if pick % 2:
             assert self.world.ledger.set_until(lease.id, until).until == until
+            self.promises.moves(lease, until)
         else:
             kept = self.world.ledger.keep(lease.id, until)
+            self.promises.keeps(lease, until)
             assert kept.end
             assert kept.until
             assert kept.end.at >= min(until, kept.until)
+
+    @rule(user=USERS, idle_h=HOURS_EXEMPT, runtime_h=HOURS_EXEMPT)
+    def the_policy_exempts(self, user: str, idle_h: float, runtime_h: float) -> None:
+        """From a limit on time, or both; it counts for servers that start, until it expires."""
+        now = self.world.time
+        self.exempt[user] = Exempt(
+            idle=now + idle_h * HOUR if idle_h else None,
+            runtime=now + runtime_h * HOUR if runtime_h else None,
+        )
+
+    @rule(user=USERS, server=SERVERS, wish=KINDS, hours=HOURS_EXEMPT)
+    def an_exempt_user_is_served(self, user: str, server: str, wish: Wish, hours: float) -> None:
+        self.the_policy_exempts(user, hours, hours)
+        self.serve(user, server, wish)
+
+    @precondition(lambda self: self.exempt)
+    @rule()
+    def the_exemptions_are_taken_out_of_the_policy(self) -> None:
+        self.exempt = {}
 
     @rule(user=USERS)
     def drain_and_resume(self, user: str) -> None:
@@ -496,7 +579,11 @@ class Histories(RuleBasedStateMachine):
         device = devices[pick % len(devices)]
         struck = [Xid(device.card if pick % 3 else device.uuid, 48, self.world.time)]
         written = [cordon.device for cordon in self.world.ledger.cordons() if cordon.xid]
-        self.world.ledger.note_struck(struck if pick % 2 else [], written, "boot")
+        self.world.ledger.note_struck(struck if pick % 2 else [], written, self.boot)
+
+    @property
+    def boot(self) -> str:
+        return f"boot {self.world.boots}"
 
     @precondition(lambda self: any(lease.devices for lease in self.running))
     @rule(pick=PICK, many=st.booleans())
@@ -507,14 +594,16 @@ class Histories(RuleBasedStateMachine):
         holders = {x.user for x in self.world.ledger.leases() if device in x.devices}
         alone = sum(device in x.devices for x in self.world.ledger.leases()) == 1
         before = self.world.ledger.pauses("hub").keys()
-        number, begun = 22 if many else 1, self.world.time
-        self.world.time += timedelta(minutes=number)
-        faults = [Xid(device, 31, begun + timedelta(minutes=n)) for n in range(number)]
-        self.world.ledger.note_faults(faults)
+        faults = []
+        for _ in range(22 if many else 1):
+            faults.append(Xid(device, 31, self.world.time))
+            self.world.ledger.note_faults(faults[-1:])
+            self.world.time += MINUTE
         assert self.world.ledger.note_faults(faults) == ()
         more = self.world.ledger.pauses("hub").keys() - before
         assert more <= (holders if alone else set())
-        assert not (many and alone) or holders <= self.world.ledger.pauses("hub").keys()
+        surely = many and alone and not self.world.set_back  # who had it when, the clock tells
+        assert not surely or holders <= self.world.ledger.pauses("hub").keys()
 
     @rule(user=USERS)
     def the_admin_lets_a_user_go_on(self, user: str) -> None:
@@ -524,18 +613,31 @@ class Histories(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([1, 4, 30]), busy=st.sampled_from([True, False, None]))
     def somebody_looks(self, minutes: int, busy: bool | None) -> None:
         """At all devices, some minutes later: they compute, or not, or it cannot be told."""
-        now = self.world.time = self.world.time + timedelta(minutes=minutes)
+        now = self.world.time = self.world.time + minutes * MINUTE
+        runs = [lease for lease in self.world.ledger.leases() if lease.state == "bound"]
         uses = {
             lease.id: look(lease.use, now if busy else None if busy is None else lease.use.busy,
                            None, now)
-            for lease in self.world.ledger.leases() if lease.state == "bound"
+            for lease in runs
         }  # fmt: skip
         self.world.ledger.note_use(uses)
+        self.promises.looks(runs, busy)
+
+    @precondition(lambda self: self.running)
+    @rule(times=st.sampled_from([5, 13, 20]))
+    def everybody_walks_away(self, times: int) -> None:
+        """Nothing computes, and the hub looks and reconciles all the time."""
+        for _ in range(times):
+            self.somebody_looks(4, busy=False)
+            if not times % 5:
+                self.settle()
 
     # --- the hub, the engine, the ledger, the clock ----------------------------------------------
 
     @rule(lose_ledger=st.booleans(), late_start=st.booleans())
-    def kill_hub(self, lose_ledger: bool, late_start: bool, old_ledger: bool = False) -> None:
+    def kill_hub(
+        self, lose_ledger: bool, late_start: bool, old_ledger: bool = False, rebooted: bool = False
+    ) -> None:
         """The hub dies and starts again; before it grants anything it reconciles."""
         confirmed = [s for s in self.starts if s.container and not s.started]
         if late_start and confirmed:  # the engine still does the start that was asked of it
@@ -547,12 +649,35 @@ class Histories(RuleBasedStateMachine):
             if not s.container
         ]
         self.starts = []
+        struck = self.struck()
         self.world.kill_hub(lose_ledger, old_ledger)
+        self.world.ledger.remembered(self.boot)
+        if lose_ledger or old_ledger:
+            self.promises.use_is_lost()
+        elif not rebooted:
+            assert self.struck() == struck
+        self.look()
         self.settle()
         leases = self.world.ledger.leases()
         held = {lease.container for lease in leases}
         assert {c["Id"] for c in self.ours()} == held, "a restart leaves no leak and no ghost"
         assert {(lease.user, lease.server) for lease in leases} <= self.world.known
+
+    def struck(self) -> set[str]:
+        """What XIDs put out of use."""
+        return {cordon.device for cordon in self.world.ledger.cordons() if cordon.xid}
+
+    @rule(lose_ledger=st.booleans(), way=st.integers(0, 2))
+    def the_host_reboots(self, lose_ledger: bool, way: int) -> None:
+        """Nothing runs any more, the engine has forgotten its calls, and cards are well again."""
+        self.starts, self.late = [], []
+        self.world.reboot()
+        self.world.snapshot = replace(self.world.snapshot, devices=self.ways[way])
+        self.kill_hub(lose_ledger, late_start=False, rebooted=True)
+        assert self.world.ledger.leases() == ()
+        assert self.struck() == set()
+        assert self.ours() == []
+        self.world.known = set()  # the hub asks, and hears that they have ended
 
     @rule()
     def copy_the_ledger(self) -> None:
@@ -565,6 +690,54 @@ class Histories(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([1, 20, 90, 230]))
     def time_passes(self, minutes: int) -> None:
         self.world.time += timedelta(minutes=minutes)
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK, minutes=st.sampled_from([-20, -1, 1]))
+    def an_end_is_near(self, pick: int, minutes: int) -> None:
+        """Time passes until a little before or after one, and the hub reconciles then."""
+        end = self.running[pick % len(self.running)].end
+        assert end
+        self.world.time = max(self.world.time, end.at + minutes * MINUTE)
+        self.settle()
+
+    @rule(minutes=st.sampled_from([1, 20, 90, 1500]))
+    def the_clock_goes_back(self, minutes: int) -> None:
+        """It ends nothing that was not at its end, and tells nobody anything."""
+        self.settle()
+        ledger = self.world.ledger
+        leases = ledger.leases()
+        self.set_clock_back(minutes * MINUTE)
+        assert self.do(self.world.run()) == []
+        assert ledger.leases() == leases
+
+    def set_clock_back(self, by: timedelta) -> None:
+        waits = self.world.ledger.pauses("hub").keys()
+        self.world.set_clock_back(by)
+        self.promises.clock_went_back()
+        self.revived |= self.world.ledger.pauses("hub").keys() - waits
+
+    @precondition(lambda self: self.running)
+    @rule(pick=PICK, backs=st.sampled_from([(0, 0), (2, 0), (90, 0), (0, 90)]), user=USERS,
+          wish=KINDS)  # fmt: skip
+    def a_start_comes_right_after_a_stop(
+        self, pick: int, backs: tuple[int, int], user: str, wish: Wish
+    ) -> None:
+        """It looked at the devices before; the clock may go back before the stop, or after."""
+        self.look()
+        lease = self.running[pick % len(self.running)]
+        self.set_clock_back(backs[0] * MINUTE)
+        self.stop(pick, steps=4)
+        self.unclean |= {*lease.devices}
+        self.set_clock_back(backs[1] * MINUTE)
+        self.reserve(user, "", wish, fresh=False)
+
+    @rule(hours=st.sampled_from([1, 30]), noticed=st.booleans())
+    def the_clock_jumps_ahead_and_is_set_right(self, hours: int, noticed: bool) -> None:
+        self.world.time += hours * HOUR
+        if noticed:
+            self.settle()
+            self.run_the_line(fresh=True)
+        self.set_clock_back(hours * HOUR)
 
     @rule()
     def reconcile(self) -> None:
@@ -582,22 +755,31 @@ class Histories(RuleBasedStateMachine):
     # --- what must hold --------------------------------------------------------------------------
 
     @invariant()
-    def no_device_is_in_two_leases_but_in_different_seats(self) -> None:
-        check_seats(
-            (uuid, lease.seat, lease.seats)
-            for lease in self.world.ledger.leases()
-            for uuid in lease.devices
-        )
-
-    @invariant()
-    def what_is_promised_is_nobody_elses(self) -> None:
+    def what_must_hold(self) -> None:
+        """All of it on one reading of the ledger, for it is asked at each step."""
         ledger = self.world.ledger
-        has = [*ledger.leases(), *(t.offer for t in ledger.tickets() if t.offer)]
-        check_seats((uuid, one.seat, one.seats) for one in has for uuid in one.devices)
-        held = {uuid for one in ledger.leases() for uuid in one.devices}
-        assert not held & {hold.device for hold in ledger.holds()}
+        leases, line, kept = ledger.leases(), ledger.tickets(), ledger.holds()
+        self.no_device_is_in_two_leases_but_in_different_seats(leases)
+        self.what_is_promised_is_nobody_elses(leases, line, kept)
+        self.no_device_is_in_two_running_containers_but_in_different_seats()
+        self.a_lease_outlives_its_container(leases)
+        self.who_has_to_wait_has_no_place_in_the_line(line)
+        self.every_lease_ends(leases)
+        self.what_comes_back_is_not_clean_until_somebody_looks(leases)
 
-    @invariant()
+    def no_device_is_in_two_leases_but_in_different_seats(self, leases: Leases) -> None:
+        check_seats((uuid, one.seat, one.seats) for one in leases for uuid in one.devices)
+
+    def what_is_promised_is_nobody_elses(
+        self, leases: Leases, line: Iterable[Ticket], holds: Iterable[Hold]
+    ) -> None:
+        has = [*leases, *(ticket.offer for ticket in line if ticket.offer)]
+        check_seats((uuid, one.seat, one.seats) for one in has for uuid in one.devices)
+        kept = {hold.device: hold.user for hold in holds}
+        assert not kept.keys() & {uuid for lease in leases for uuid in lease.devices}
+        offers = [(t.user, uuid) for t in line if t.offer for uuid in t.offer.devices]
+        assert all(kept.get(uuid, user) == user for user, uuid in offers)
+
     def no_device_is_in_two_running_containers_but_in_different_seats(self) -> None:
         check_seats(
             (uuid, *(read_label(found["Config"]["Labels"].get("ds01.gpu.seat", "")) or (0, 1)))
@@ -606,50 +788,55 @@ class Histories(RuleBasedStateMachine):
             for uuid in devices(found)
         )
 
-    @invariant()
-    def a_lease_outlives_its_container(self) -> None:
-        live = {(lease.id, lease.generation) for lease in self.world.ledger.leases()}
+    def a_lease_outlives_its_container(self, leases: Leases) -> None:
+        live = {(lease.id, lease.generation) for lease in leases}
         for found in self.ours():
             container = seen({**found, "Names": [found["Name"]], "State": "", "Created": 0,
                               "Labels": found["Config"]["Labels"]})  # fmt: skip
             if found["State"]["Status"] != "created":  # one made late has none, and never starts
                 assert (container.lease, container.generation) in live
 
-    @invariant()
-    def who_has_to_wait_has_no_place_in_the_line(self) -> None:
-        waiting = {ticket.user for ticket in self.world.ledger.tickets()}
-        assert not waiting & self.world.ledger.pauses("hub").keys()
+    def who_has_to_wait_has_no_place_in_the_line(self, line: Iterable[Ticket]) -> None:
+        waits = self.world.ledger.pauses("hub").keys() - self.revived
+        assert not waits & {ticket.user for ticket in line}
 
-    @invariant()
-    def every_lease_ends(self) -> None:
-        assert all(
-            lease.until is not None
-            for lease in self.world.ledger.leases()
-            if lease.state == "bound" and lease.devices
-        )
+    def every_lease_ends(self, leases: Leases) -> None:
+        bound = (lease for lease in leases if lease.state == "bound" and lease.devices)
+        assert all(lease.until is not None for lease in bound)
+
+    def what_comes_back_is_not_clean_until_somebody_looks(self, leases: Leases) -> None:
+        held = {uuid for lease in leases for uuid in lease.devices}
+        self.unclean |= self.held - held
+        self.held = held
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.kill_hub(lose_ledger=False, late_start=False)
-            for lease in self.world.ledger.leases():
-                self.do(self.world.reconciler.end(lease, "the test ends"))
-            assert self.ours() == []
-            assert self.do(self.world.in_ledger(Ledger.leases)) == ()
-            self.everybody_has_a_turn()
-            self.world.ledger.close()
-        self.loop.close()
-        shutil.rmtree(self.folder)
+        try:
+            if hasattr(self, "world"):
+                self.everything_ends()
+                self.everybody_has_a_turn()
+        finally:
+            if hasattr(self, "world"):
+                self.world.ledger.close()
+            self.loop.close()
+            shutil.rmtree(self.folder)
+
+    def everything_ends(self) -> None:
+        self.kill_hub(lose_ledger=False, late_start=False)
+        for lease in self.world.ledger.leases():
+            self.do(self.world.reconciler.end(lease, "the test ends"))
+        assert self.ours() == []
+        assert self.do(self.world.in_ledger(Ledger.leases)) == ()
 
     def everybody_has_a_turn(self) -> None:
         """When all is well and given back, whoever waits is served, and each device can be had."""
         ledger = self.world.ledger
         self.the_containers_made_by_hand_go()
-        struck = [cordon.device for cordon in ledger.cordons() if cordon.xid]
-        ledger.note_struck([], struck, "boot")
-        assert not any(cordon.xid for cordon in ledger.cordons())
+        ledger.note_struck([], self.struck(), self.boot)
+        assert not self.struck()
         self.uncordon()
         self.the_card_is_divided_anew(0)
-        self.world.time += timedelta(hours=1)
+        self.world.time += HOUR + self.world.set_back  # to when nothing is kept any more
+        self.look()
         while line := ledger.tickets():
             for ticket in line:
                 ledger.asked(ticket.hub, ticket.user, ticket.server, LIMITS)

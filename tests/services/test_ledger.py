@@ -368,6 +368,24 @@ def test_a_device_just_given_back_waits_for_a_look_at_the_host(
     ledger.reserve(request("bob"), replace(snapshot(1), taken=clock.time))
 
 
+@pytest.mark.parametrize("back_before", [False, True])
+def test_so_it_does_when_the_clock_goes_back(
+    ledger: Ledger, clock: Clock, back_before: bool
+) -> None:
+    lease = ledger.reserve(request(), snapshot(1))
+    before = replace(snapshot(1), taken=clock.time)
+    for part in ["back", "release"] if back_before else ["release", "back"]:
+        clock.pass_(seconds=3)
+        if part == "release":
+            ledger.release(lease.id)
+        else:
+            clock.pass_(hours=-1)
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("bob"), before)
+    clock.pass_(seconds=1)  # and then a look is enough: it does not wait for that time to come
+    ledger.reserve(request("bob"), replace(snapshot(1), taken=clock.time))
+
+
 # --- seats ---------------------------------------------------------------------------------------
 
 

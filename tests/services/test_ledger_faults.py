@@ -118,6 +118,19 @@ def test_who_has_the_device_answers_for_it_once(
     assert answers(ledger, Xid("GPU-3", 31, clock.time)) == ("", NONE_HELD)
 
 
+def test_who_has_the_device_answers_for_it_when_the_clock_went_back(
+    ledger: Ledger, clock: Clock
+) -> None:
+    first = serve(ledger, "ada", host=1)
+    clock.pass_(minutes=40)
+    ledger.release(first.id)
+    lease = serve(ledger, "bob", host=1)
+    clock.pass_(minutes=-20)  # to when ada's server ran
+    assert answers(ledger, Xid("GPU-0", 31, clock.time)) == ("", MANY_HELD)
+    clock.pass_(minutes=-30)
+    assert answers(ledger, Xid(lease.devices[0], 31, clock.time)) == ("bob", "")
+
+
 def test_nobody_answers_for_what_was_before_the_lease_or_before_it_ran(
     ledger: Ledger, clock: Clock
 ) -> None:

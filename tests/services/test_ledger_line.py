@@ -314,6 +314,37 @@ def test_an_offer_that_is_not_taken_up_moves_on(ledger: Ledger, clock: Clock) ->
     assert run(ledger) == ["bob offered GPU-0"]
 
 
+def test_a_clock_that_goes_back_changes_no_place(ledger: Ledger, clock: Clock) -> None:
+    serve(ledger, "ada")
+    wait(ledger, "bob")
+    clock.pass_(hours=-1)
+    wait(ledger, "eve")
+    assert [ticket.user for ticket in ledger.tickets()] == ["bob", "eve"]
+    ledger.release(ledger.leases()[0].id)
+    with pytest.raises(OthersWait):
+        ledger.reserve(request("dan"), snapshot(1))
+    assert run(ledger) == ["bob offered GPU-0"]
+    clock.pass_(minutes=3)
+    assert run(ledger) == ["bob lapsed not_taken_up", "eve offered GPU-0"]
+    ledger.leave("hub", "eve", "")
+    assert run(ledger) == []
+    ledger.asked("hub", "bob", "", Limits())
+    assert run(ledger) == ["bob offered GPU-0"], "his page is open again"
+
+
+def test_an_offer_is_held_no_longer_when_the_clock_goes_back(ledger: Ledger, clock: Clock) -> None:
+    wait(ledger, "bob")
+    wait(ledger, "eve")
+    assert run(ledger) == ["bob offered GPU-0"]
+    clock.pass_(hours=-1)
+    with pytest.raises(NoDeviceFree):
+        ledger.reserve(request("eve"), snapshot(1))
+    assert run(ledger) == ["bob withdrawn clock_set_back", "bob offered GPU-0"]
+    assert run(ledger) == []
+    clock.pass_(minutes=3)
+    assert run(ledger) == ["bob lapsed not_taken_up", "eve offered GPU-0"]
+
+
 def test_a_late_click_still_starts_where_nobody_waits(ledger: Ledger, clock: Clock) -> None:
     wait(ledger, "bob")
     run(ledger)
@@ -599,6 +630,9 @@ def test_a_hold_ends(ledger: Ledger, clock: Clock) -> None:
     clock.pass_(minutes=30)
     assert ledger.holds() == ()
     assert run(ledger) == ["bob offered GPU-0"]
+    clock.pass_(minutes=-10)  # nor does it begin again by the clock
+    assert ledger.holds() == ()
+    assert ledger.reserve(request("bob"), snapshot(1)).devices == ("GPU-0",)
 
 
 @pytest.mark.parametrize(("policy", "minutes"), [(0, None), (0.25, 15), (24, 60), (None, 60)])

@@ -7,12 +7,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ds01_spawner.core.devices import Snapshot
+from ds01_spawner.core.exemptions import Exempt
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.placement import Wanted
 from ds01_spawner.core.sharing import label
@@ -28,11 +29,16 @@ IMAGE = "image:1"
 
 
 class DatedEngine(FakeEngine):
-    """Its list tells when each container was made, as an engine's does."""
+    """Its list tells when each container was made by the host's clock, as an engine's does."""
+
+    clock: Callable[[], datetime] = staticmethod(lambda: START)
+
+    def _now(self) -> str:
+        return self.clock().isoformat()
 
     async def list_containers(self, labels: Labels, all: bool = True) -> list[Json]:
         listed = await super().list_containers(labels, all)
-        made = {id: datetime.fromisoformat(c["Created"].replace("Z", "+00:00"))
+        made = {id: datetime.fromisoformat(c["Created"])
                 for id, c in self.containers.items()}  # fmt: skip
         return [{**c, "Created": int(made[c["Id"]].timestamp())} for c in listed]
 
@@ -47,6 +53,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.time = START
+        self.set_back = timedelta()
+        self.boots = 1
+        self.engine.clock = lambda: self.time
         self.ids = itertools.count()
         self.told: list[Action] = []
         self.known: set[tuple[str, str]] | None = None
@@ -90,15 +99,40 @@ class World:
         self.time += timedelta(seconds=30)
         self.begin()
 
+    @property
+    def known_time(self) -> datetime:
+        """A time that never goes back."""
+        return self.time + self.set_back
+
+    def set_clock_back(self, by: timedelta) -> None:
+        """Somebody sets the clock of the host."""
+        self.time -= by
+        self.set_back += by
+
+    def look(self) -> None:
+        """Look at the devices, which takes a second."""
+        self.time += timedelta(seconds=1)
+        self.snapshot = replace(self.snapshot, taken=self.time)
+
+    def reboot(self) -> None:
+        """The host boots: nothing runs, and the engine starts nothing again."""
+        self.boots += 1
+        for id, found in self.engine.containers.items():
+            if found["State"]["Running"]:
+                self.engine.exit(id, 255)
+
     async def in_ledger(self, method: Callable[..., T], *args: Any) -> T:
         return method(self.ledger, *args)
 
     def reserve(
         self, user: str, gpus: int = 1, foreign: Any = None, server: str = "",
         limits: Limits | None = None, kind: str = "any", seats: int = 1,
+        hours: float | None = 4, exempt: Exempt | None = None,
     ) -> Lease:  # fmt: skip
         wanted = Wanted(gpus, kind, seats=seats)
-        request = LeaseRequest("hub", user, server, wanted, limits or Limits(), 4)
+        limits = limits or Limits()
+        exempt = exempt or Exempt()
+        request = LeaseRequest("hub", user, server, wanted, limits, hours, exempt)
         name = f"ds01.{user}" + (f".{server}" if server else "")
         return self.ledger.reserve(request, self.snapshot, foreign, name)
 
@@ -111,6 +145,9 @@ class World:
             "ds01.gpu.uuids": ",".join(lease.devices),
             "ds01.gpu.cards": ",".join(lease.cards),
             "ds01.hours": "" if lease.hours is None else f"{lease.hours:g}",
+            "ds01.idle_hours": "" if lease.idle_h is None else f"{lease.idle_h:g}",
+            "ds01.exempt_until": lease.until.isoformat() if lease.until else "",
+            "ds01.exempt_idle_until": lease.keep_until.isoformat() if lease.keep_until else "",
             "ds01.simulated": "true",
         }  # fmt: skip
         return {"Image": IMAGE, "Labels": labels, "HostConfig": {"NetworkMode": "none"}}

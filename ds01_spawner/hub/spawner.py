@@ -50,8 +50,8 @@ class DS01Spawner(Settings, DockerSpawner):
 
     @default("start_timeout")
     def _start_timeout_default(self) -> int:
-        # start() contains the build of an image.
-        return self.build_timeout + 300
+        # start() contains the pull of an image and a build; each tells by itself that it is late.
+        return self.pull_timeout + self.build_timeout + 300
 
     @default("http_timeout")
     def _http_timeout_default(self) -> int:

@@ -109,16 +109,18 @@ async def opened_upkeep(
     async def in_ledger(method: Callable[..., T], *args: Any) -> T:
         return method(ledger, *args)
 
-    policy, catalog = wiring.policy_file(settings).current(), wiring.catalog_file(settings)
+    policy = wiring.policy_file(settings).current()
+    # Custom images of any group: a preset of one is for those who may have it.
+    custom = (image.entry for image in policy.images.values())
+    rows = wiring.catalog_file(settings).current().with_rows(custom)
+    policy = replace(policy, images={})
     snapshot = await inventory.snapshot()
     way = await chosen(engine, settings.gpu_injection, snapshot)
     anybody = effective(policy, "", (), None)
-    offer = offer_of(settings, catalog.current(), policy, anybody, Ceilings(), (), snapshot, way)
+    offer = offer_of(settings, rows, policy, anybody, Ceilings(), (), snapshot, way)
     presets, refused = named_presets(policy, offer)
     images = Images(engine, settings, in_ledger, of_command=True)
-    upkeep = Upkeep(
-        engine, ledger, images, hub=settings.hub_id, catalog=catalog.current(), presets=presets
-    )
+    upkeep = Upkeep(engine, ledger, images, hub=settings.hub_id, catalog=rows, presets=presets)
     known = snapshot.known or not policy.presets
     return upkeep, Prebuilding(settings, engine, ledger, images, presets, refused, known)
 

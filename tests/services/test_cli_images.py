@@ -104,6 +104,25 @@ def run(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Answe
     return call
 
 
+CUSTOM = """\
+images:
+  genomics: {image: "registry.example.org/genomics:1", title: Genomics, groups: [bio]}
+presets:
+  lab: {title: The lab, framework: custom, version: genomics, groups: [bio]}
+"""
+
+
+def test_a_preset_of_an_image_for_a_group_is_built(
+    run: Callable[[str], Answer], site: Site
+) -> None:
+    site.engine.add_image("registry.example.org/genomics:1")
+    site.policy(CUSTOM)
+    assert [row["result"] for row in run("build --presets --json").json["images"]] == ["built"]
+    [row] = run("list --json").json["images"]
+    assert row["in_use"] == ["the preset lab"]
+    assert not row["stale"]
+
+
 def test_presets_are_built_step_by_step(run: Callable[[str], Answer], site: Site) -> None:
     planned = run("build --presets --dry-run --json").json["images"]
     assert [(row["preset"], row["result"]) for row in planned] == [

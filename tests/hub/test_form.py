@@ -291,7 +291,7 @@ async def test_a_custom_image_that_was_chosen_is_what_would_be_posted_again(
     seen = await with_own(chosen=chosen)
     form = shown(seen)
     assert form.checked("environment") == [value]
-    posted = from_form(form.posted())
+    posted, _ = from_form(form.posted())
     assert chosen.items() <= posted.items()
     assert parse(posted, seen.offer).entry.version == chosen["version"]
     gone = shown(await facts(chosen=chosen))

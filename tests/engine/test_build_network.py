@@ -94,7 +94,6 @@ class Bench:
             log_dir=self.folder,
             now=lambda: datetime.now(timezone.utc),
             made=Remembered(),
-            hub=self.hub,
             network=network,
             gate_image=self._gate_image,
         )
@@ -377,7 +376,7 @@ def mirror(bench: Bench, environment: str, index: curious.Index, ca_pem: bytes) 
 async def test_a_mirror_that_only_trickles(mirror: Mirror) -> None:
     mirror.index.senders[mirror.file] = trickling
     why = await mirror.why_not(timeout_s=30)
-    assert why == "it took longer than the 0.5 minutes that a build may take."
+    assert why.startswith("it took longer than the 0.5 minutes that a build may take;")
     assert mirror.file in mirror.index.asked
 
 
@@ -403,4 +402,6 @@ async def test_a_mirror_that_is_broken(mirror: Mirror, way: str, why: str) -> No
         of_list = f"/simple/{mirror.name.replace('_', '-')}/"
         index.failing.add(of_list if way.endswith("list") else mirror.file)
     told = await mirror.why_not()
-    assert told.startswith(why.format(file=file, name=mirror.name, host=index.url.split("/")[2]))
+    assert told.startswith(
+        why.format(file=file, name=mirror.name.replace("_", "-"), host=index.url.split("/")[2])
+    )

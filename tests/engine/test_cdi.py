@@ -108,7 +108,7 @@ async def started(engine: DockerEngine, *uuids: str) -> str:
 async def seen(engine: DockerEngine, *uuids: str) -> list[str]:
     """What LOOK prints in a server with these devices."""
     id = await started(engine, *uuids)
-    client = APIClient(base_url=engine._url, version="auto")
+    client = APIClient(base_url=engine.url, version="auto")
     client.wait(id)
     client.close()
     lines = (await engine.logs(id, 100)).splitlines()

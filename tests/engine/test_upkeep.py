@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from ds01_spawner.core.catalog import parse as parse_catalog
+from ds01_spawner.core.container import Mount
 from ds01_spawner.core.limits import Limits
 from ds01_spawner.core.options import Offer, Request
 from ds01_spawner.core.recipe import BUILT_BY, image_labels, image_name
@@ -33,6 +34,7 @@ T = TypeVar("T")
 USER = "test-upkeep"
 CATALOG = parse_catalog(f"Pytorch, 2.8.0, [CUDA_ADA], {USER}/pytorch\n")
 OFFER = Offer(CATALOG, ("CUDA_ADA",), Limits())
+SERVER = Mount("ds01-server", "/opt/ds01/server", read_only=True)
 BIG = 3 << 20  # bytes of a layer
 
 
@@ -80,7 +82,9 @@ class Bench:
             self.ledger.set_image(made.digest, image)
         for tag in (made.short, "latest"):
             await self.engine.tag_image(image, name.rpartition(":")[0], tag)
-        await self.own.note(user, request, OFFER, ReadyImage(name, made.digest, lambda home: {}))
+        await self.own.note(
+            user, request, OFFER, ReadyImage(name, made.digest, lambda home: {}, SERVER)
+        )
         return name
 
     async def prune(self, days: int = 60, budget: int | None = None) -> tuple[list[str], int]:

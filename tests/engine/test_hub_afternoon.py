@@ -40,6 +40,7 @@ FASTER = 40  # an offer is held for 3 seconds
 LATE = timedelta(seconds=5) * FASTER  # the time of a busy machine to notice and to end it
 IDLE = timedelta(minutes=2)
 IDLES = 2 * IDLE + LATE  # as long as the hub's word of activity may put it off
+NOTICE = timedelta(minutes=3)  # whoever was not told in time has so much from then
 TURN = timedelta(minutes=12)  # more than that by far, so that the one is told from the other
 POLICY = f"""\
 defaults:
@@ -62,6 +63,7 @@ if not epoch.exists():
 began = type(real()).fromisoformat(epoch.read_text())
 wiring.now = lambda: began + {FASTER} * (real() - began)
 c.DS01Spawner.reconcile_interval = 1
+c.DS01Spawner.warn_before_minutes = {NOTICE // timedelta(minutes=1)}
 """
 
 
@@ -158,14 +160,15 @@ def test_everybody_has_had_a_turn(
 
     wait_for(pass_by, "a turn of everybody who came for it", 150)
     wait_for(hub.holds, "everything to be gone")
+    events = hub.folder / "data/events.jsonl"
+    lapse = re.compile(f'queue.lapse.*"{sleeper.name}"')
+    wait_for(lambda: lapse.search(events.read_text()) is not None, "an offer to move on")
     had = turns(hub)
     assert sleeper.name not in had
     assert IDLE <= had[idler.name][0] <= IDLES < TURN
     whole = [had[worker.name][0] for worker in workers]
-    assert TURN <= min(whole) <= max(whole) <= TURN + LATE + down[0]
-    told = (hub.folder / "data/events.jsonl").read_text()
-    assert re.search(f'runtime_kill.*"{idler.name}".*nothing used its GPU', told)
-    assert re.search(f'queue.lapse.*"{sleeper.name}"', told)
+    assert TURN <= min(whole) <= max(whole) <= TURN + NOTICE + LATE + down[0]
+    assert re.search(f'runtime_kill.*"{idler.name}".*nothing used its GPU', events.read_text())
     record.assert_no_device_in_two()
     assert {*record.intervals()} == {*DEVICES}
 

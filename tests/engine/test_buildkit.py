@@ -16,6 +16,8 @@ from tests.engine.image_bench import image_bench
 from tests.fakes.contract import EngineContract
 from tests.fakes.contract_bench import Bench
 
+pytestmark = pytest.mark.any_hub
+
 names = (f"ds01-test-buildkit-{secrets.token_hex(3)}-{number}" for number in itertools.count())
 
 

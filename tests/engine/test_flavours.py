@@ -17,6 +17,8 @@ from ds01_spawner.errors import BaseImageRefused, BuildFailed
 from ds01_spawner.services.base_images import BaseImages
 from tests.engine.image_bench import ImageBench, image_bench
 
+pytestmark = pytest.mark.any_hub
+
 LOAD_OLD = Path(__file__).parents[1] / "bench/load-old-image"
 TORCH = "/usr/local/lib/python3.11/dist-packages/torch"
 # Conda's own Python is first on PATH, has the framework, and no ensurepip helps it.
